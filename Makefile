@@ -1,0 +1,62 @@
+# Every target is idempotent and thin: the work is in hack/ and in the packages. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+export KUBECONFIG REGISTRY TAG
+
+.PHONY: help setup demo test test-unit lint format generate lock docs images \
+        cluster-up cluster-down cluster-status clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## Install the locked packages into .venv, with the command .venv/bin/phitune
+	@hack/setup
+
+demo: setup ## Fine-tune on a real Kubernetes, from nothing to the score (KUBECONFIG=, REGISTRY=: your own cluster)
+	@$(PYTHON) hack/demo
+
+test: setup ## Run every test: unit, integration, end to end (builds images and the local cluster)
+	@$(PYTHON) hack/cluster build
+	@$(PYTHON) hack/images build
+	@$(PYTHON) -m pytest
+
+test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
+	@$(PYTHON) -m pytest tests/unit
+
+lint: setup ## Check style, types, import rules, locks and generated files
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+	@$(PYTHON) hack/lock.py --check
+	@$(PYTHON) -m phitune_operator.schema --check
+
+format: setup ## Let ruff mend what it can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+generate: setup ## Write crds/ from operator/phitune_operator/api.py
+	@$(PYTHON) -m phitune_operator.schema
+
+lock: setup ## Resolve requirements/*.txt anew within pyproject.toml (UPGRADE=1: to the newest versions)
+	@$(PYTHON) hack/lock.py $(if $(UPGRADE),--upgrade)
+
+docs: ## Build the documentation into site/
+	@hack/docs
+
+images: setup ## Build both images into the cache (REGISTRY= TAG=: push them as well)
+	@$(PYTHON) hack/images build $(if $(TAG),--tag $(TAG)) $(if $(REGISTRY),--push $(REGISTRY))
+
+cluster-up: setup ## Start a local Kubernetes of two nodes (NODES=n for another number)
+	@$(PYTHON) hack/cluster build
+	@$(PYTHON) hack/cluster up $(if $(NODES),--nodes $(NODES))
+
+cluster-down: ## Stop the local Kubernetes and remove all of it but its binaries
+	@python3 hack/cluster down
+
+cluster-status: ## Show the nodes and pods of the local Kubernetes
+	@python3 hack/cluster status
+
+clean: ## Remove what was built in this folder (caches outside it stay)
+	@rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

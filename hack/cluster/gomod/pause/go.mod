@@ -1,0 +1,3 @@
+module phitune.dev/hack/cluster/pause
+
+go 1.26.0

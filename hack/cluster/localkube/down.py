@@ -1,0 +1,54 @@
+"""Taking a cluster away without a trace, whatever state it is in.
+
+Nothing here trusts the records: processes are found by their control group, mounts by their path, the link by
+its name, all of which follow from the state folder. The records add only what was started and lost its group.
+"""
+
+import shutil
+import signal
+
+from . import cgroups, mounts, network, processes
+from .console import ClusterError, Console
+from .paths import BASE, Paths
+from .plan import tag_of
+
+
+def down(paths: Paths, console: Console) -> bool:
+    """Remove everything; whether there was anything."""
+    tag = tag_of(paths.state)
+    killed = cgroups.kill(tag)
+    for record in processes.read_all(paths.processes):
+        record.identity.send(signal.SIGKILL)
+    if killed:
+        console.step(f"{killed} processes ended")
+    cluster = paths.load()
+    if cluster is not None and paths.egress.exists():
+        network.remove_egress(cluster, paths)
+        console.step("the way out is closed")
+    had_link = network.remove_host_link(tag)
+    unmounted = mounts.unmount_below(paths.state)
+    if unmounted:
+        console.step(f"{unmounted} mounts and network namespaces removed")
+    had_groups = cgroups.remove(tag)
+    had_traces = bool(killed or unmounted) or had_link or had_groups
+    had_state = _remove_state(paths, is_ours=had_traces)
+    had_any = had_traces or had_state
+    console.step(f"nothing of {paths.state} is left" if had_any else f"no cluster at {paths.state}")
+    return had_any
+
+
+def _remove_state(paths: Paths, *, is_ours: bool) -> bool:
+    if not paths.state.exists():
+        return False
+    if not is_ours and not paths.record.exists() and any(paths.state.iterdir()):
+        raise ClusterError(f"{paths.state} holds files that are not a cluster's; they stay")
+    # The record goes last, so that an interrupted removal is known as ours the next time.
+    for child in sorted(paths.state.iterdir(), key=lambda child: child == paths.record):
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+    paths.state.rmdir()
+    if paths.state.parent == BASE and not any(BASE.iterdir()):
+        BASE.rmdir()
+    return True
