@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from .console import ClusterError
 from .paths import write_atomically
 from .shell import SEARCH_PATH
 
+SHELL = "/bin/sh"
 Outcome = Literal["running", "started", "restarted"]
 
 
@@ -101,8 +101,8 @@ class Daemon:
             enter += [f"--net={self.network}"] if self.network else []
             enter += [f"--mount={self.mounts}"] if self.mounts else []
             enter.append("--")
-        join = 'while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
-        return ["sh", "-ec", join, self.name, *map(str, self.groups), "--", *enter, *map(str, self.argv)]
+        join = 'cd /; while [ "$1" != -- ]; do echo $$ >"$1"; shift; done; shift; exec "$@"'
+        return [SHELL, "-ec", join, self.name, *map(str, self.groups), "--", *enter, *map(str, self.argv)]
 
 
 @dataclass(frozen=True)
@@ -147,18 +147,23 @@ def ensure(daemon: Daemon, records: Path, logs: Path) -> Outcome:
 def start(daemon: Daemon, records: Path, logs: Path) -> Identity:
     """Start the program and record it."""
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{daemon.name}.log").open("ab") as log:
-        # Closed by nobody on purpose: the process outlives this one.
-        process = subprocess.Popen(
+    log = os.open(logs / f"{daemon.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        # Not subprocess, which wants to see its children end: this one outlives us.
+        pid = os.posix_spawn(
+            SHELL,
             daemon.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={"PATH": SEARCH_PATH, "HOME": "/root", **daemon.environment},
-            cwd="/",
-            start_new_session=True,
+            {"PATH": SEARCH_PATH, "HOME": "/root", **daemon.environment},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsid=True,
         )
-    identity = Identity.of(process.pid)
+    finally:
+        os.close(log)
+    identity = Identity.of(pid)
     if identity is None:
         raise ClusterError(f"{daemon.name} ended at once\n{last_lines(logs, daemon.name)}")
     facts = {"pid": identity.pid, "started": identity.started, "boot": identity.boot}
