@@ -1,0 +1,166 @@
+"""A jsonl file as samples, and every way in which it can be wrong."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from phitune_trainer.data import DataError, JsonlDataset, Processor
+from phitune_trainer.data.jsonl import check_pictures
+from phitune_trainer.init_model import init_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    init_model("tiny", folder, 0)
+    return Processor.load(folder, num_crops=1)
+
+
+Dataset = Callable[..., JsonlDataset]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, processor: Processor) -> Dataset:
+    """Write lines to a file and open it."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (84, 84)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "text.png").write_text("not a picture")
+
+    def write(*lines: str | bytes | dict[str, Any], max_length: int = 1000) -> JsonlDataset:
+        raw = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
+        file = tmp_path / "train.jsonl"
+        file.write_bytes(
+            b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in raw)
+        )
+        return JsonlDataset(file, tmp_path / "images", processor, max_length)
+
+    return write
+
+
+def line(
+    *, user: object = "which digit", assistant: object = "7", images: object = ("a.png",), **more: Any
+) -> Any:
+    turn = {"images": images, "user": user, "assistant": assistant}
+    return {"id": "1", "source": "test", "conversations": [turn], **more}
+
+
+def test_samples_come_in_the_order_of_their_lines_with_their_place(dataset: Dataset) -> None:
+    samples = dataset(line(assistant="1"), "", line(assistant="2", images=[]), "   ", line(assistant="3"))
+    assert len(samples) == 3
+    assert [samples.answer(index) for index in range(3)] == ["1", "2", "3"]
+    assert [Path(samples[index].where).name for index in range(3)] == [f"train.jsonl:{n}" for n in (1, 3, 5)]
+    assert [len(samples[index].pictures) for index in range(3)] == [1, 0, 1]
+    assert samples.prompt(2).num_label_tokens == 0
+
+
+def test_a_turn_may_leave_images_out_and_a_file_may_have_windows_line_ends(dataset: Dataset) -> None:
+    turn = {"user": "which", "assistant": "7"}
+    samples = dataset(json.dumps({"conversations": [turn]}) + "\r", line())
+    assert len(samples) == 2
+    assert samples[0].pictures == ()
+
+
+def test_samples_that_are_too_long_are_left_out_and_counted(dataset: Dataset) -> None:
+    longest = dataset(line())[0].num_tokens
+    samples = dataset(
+        line(), line(user="which digit is it"), line(images=["a.png", "a.png"]), max_length=longest
+    )
+    assert (len(samples), samples.num_skipped) == (1, 2)
+    assert Path(samples[0].where).name == "train.jsonl:1"
+
+
+def test_a_file_of_samples_that_are_all_too_long_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(
+        DataError, match=r"train\.jsonl: all 1 samples are longer than 5 tokens; raise maxLength"
+    ):
+        dataset(line(), max_length=5)
+
+
+def test_a_missing_or_empty_file_is_refused(dataset: Dataset, tmp_path: Path, processor: Processor) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl: has no samples"):
+        dataset()
+    with pytest.raises(DataError, match=r"other\.jsonl: cannot be read: No such file"):
+        JsonlDataset(tmp_path / "other.jsonl", tmp_path, processor, 10)
+
+
+NO_TURN = {"conversations": []}
+
+BAD_TEXT = [
+    pytest.param("{", "not JSON", id="half a line"),
+    pytest.param("[" * 100_000, "not JSON", id="nested too deep"),
+    pytest.param(b'{"id": "\xff"}', "not UTF-8: invalid start byte at byte 8", id="not UTF-8"),
+    pytest.param("[]", "the line: must be an object, got []", id="a list"),
+    pytest.param('"text"', "the line: must be an object", id="a string"),
+    pytest.param({"id": "1"}, "the line: has no 'conversations'; it has id", id="no conversations"),
+    pytest.param({"conversations": {}}, "conversations: must be a list, got {}", id="conversations no list"),
+    pytest.param(NO_TURN, "conversations: must have at least one turn", id="no turn"),
+    pytest.param({"conversations": ["hi"]}, "conversations[0]: must be an object", id="a turn no object"),
+    pytest.param({"conversations": [{"user": "a"}]}, "conversations[0]: has no 'assistant'", id="no answer"),
+    pytest.param(
+        {"conversations": [{"assistant": "a"}]}, "conversations[0]: has no 'user'", id="no question"
+    ),
+    pytest.param(line(id=1), "id: must be a string, got 1", id="id no string"),
+    pytest.param(line(source=None), "source: must be a string, got null", id="source no string"),
+    pytest.param(line(user=1), "conversations[0].user: must be a string, got 1", id="user no string"),
+    pytest.param(line(assistant=None), "conversations[0].assistant: must be a string", id="answer no string"),
+    pytest.param(line(images="a.png"), "conversations[0].images: must be a list", id="images no list"),
+    pytest.param(line(images=[1]), "conversations[0].images[0]: must be a string", id="image no string"),
+    pytest.param(line(assistant=""), "conversations[0].assistant: is empty", id="empty answer"),
+    pytest.param(line(assistant=" \n"), "conversations[0].assistant: is empty", id="blank answer"),
+    pytest.param(
+        line(user="", images=[]), "conversations[0].user: is empty and the turn", id="nothing asked"
+    ),
+    pytest.param(line(user="<|image_1|> what"), "conversations[0].user: has '<|image_1|>'", id="placeholder"),
+    pytest.param(
+        line(assistant="<|image_12|>"), "conversations[0].assistant: has '<|image_12|>'", id="in answer"
+    ),
+    pytest.param(
+        line(user="a<|end|>b"), "conversations[0].user: has the special token '<|end|>'", id="end token"
+    ),
+    pytest.param(
+        line(assistant="a<|user|>"), "has the special token '<|user|>'", id="user token in an answer"
+    ),
+    pytest.param(
+        '{"conversations": [{"user": "\\ud800", "assistant": "a"}]}', "half a character", id="surrogate"
+    ),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_TEXT)
+def test_a_bad_line_is_refused_when_the_file_is_opened(dataset: Dataset, bad: Any, message: str) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl:2: .*" + re.escape(message)):
+        dataset(line(), bad, line())
+
+
+BAD_PICTURES = [
+    pytest.param("none.png", "picture 'none.png': not found", id="missing"),
+    pytest.param("../train.jsonl", "must be a path inside", id="outside"),
+    pytest.param("/etc/passwd", "must be a path inside", id="absolute"),
+    pytest.param("text.png", "not a picture that can be read; replace the file", id="not a picture"),
+]
+
+
+@pytest.mark.parametrize(("name", "message"), BAD_PICTURES)
+def test_a_bad_picture_is_refused_when_its_sample_is_taken(dataset: Dataset, name: str, message: str) -> None:
+    samples = dataset(line(), line(images=["a.png", name]))
+    for take in (samples.__getitem__, samples.prompt):
+        with pytest.raises(DataError, match=r"train\.jsonl:2: .*" + re.escape(message)):
+            take(1)
+
+
+def test_pictures_are_found_before_training_without_opening_them(dataset: Dataset, tmp_path: Path) -> None:
+    dataset(line(), line(images=["a.png", "text.png"]))
+    said: list[str] = []
+    assert check_pictures(tmp_path / "train.jsonl", tmp_path / "images", said.append) == 3
+    assert len(said) == 2
+    dataset(line(), line(), line(images=["none.png"]))
+    with pytest.raises(DataError, match=r"train\.jsonl:3: picture 'none\.png': not found"):
+        check_pictures(tmp_path / "train.jsonl", tmp_path / "images", said.append)

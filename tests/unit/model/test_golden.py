@@ -1,0 +1,81 @@
+"""The model and the processor against the published implementation, and the check itself.
+
+The two large cases take half a minute; they run with the whole command in the integration tests.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from golden.check import check_folder, reduced_model
+from harness.tiny_models import published_folder
+from phitune_trainer.data import Processor
+from phitune_trainer.model import Phi3V
+
+torch.set_num_threads(1)
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = GOLDEN / "phi35-vision"
+
+Check = Callable[[Path], tuple[bool, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def reduced() -> tuple[Phi3V, Processor]:
+    folder = published_folder()
+    return reduced_model(folder), Processor.load(folder, num_crops=16)
+
+
+@pytest.fixture
+def check(reduced: tuple[Phi3V, Processor]) -> Check:
+    def run(folder: Path) -> tuple[bool, list[str]]:
+        lines: list[str] = []
+        return check_folder(folder, *reduced, lines.append), lines
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["text-only", "single-image-crops4", "two-images"])
+def test_a_golden_case_holds(name: str, tmp_path: Path, check: Check) -> None:
+    (tmp_path / "case.json").write_bytes((CASES / f"{name}.json").read_bytes())
+    passed, lines = check(tmp_path)
+    assert passed, lines
+    assert lines[0].startswith("ok   case: ids 0, ")
+
+
+def test_a_case_with_other_numbers_fails_and_says_which(tmp_path: Path, check: Check) -> None:
+    case = json.loads((CASES / "text-only.json").read_text())
+    case["loss"] += 2e-4
+    case["grad_norm"]["lm_head.weight"] *= 1.002
+    (tmp_path / "altered.json").write_text(json.dumps(case))
+    passed, lines = check(tmp_path)
+    assert not passed
+    assert lines[0].endswith("(beyond: loss, grad_norms)")
+
+
+def test_a_case_that_cannot_run_fails_and_the_others_still_run(tmp_path: Path, check: Check) -> None:
+    (tmp_path / "a-broken.json").write_text("{}")
+    (tmp_path / "text-only.json").write_bytes((CASES / "text-only.json").read_bytes())
+    passed, lines = check(tmp_path)
+    assert not passed
+    assert lines[0].startswith("FAIL a-broken: could not run")
+    assert lines[1].startswith("ok   text-only")
+
+
+def test_a_folder_without_a_case_fails(tmp_path: Path, check: Check) -> None:
+    passed, lines = check(tmp_path)
+    assert not passed
+    assert "no case" in lines[0]
+
+
+def test_a_missing_tokenizer_fails_and_says_how_to_name_one(tmp_path: Path) -> None:
+    command = [sys.executable, GOLDEN / "check.py", CASES]
+    done = subprocess.run(command, env={"PHITUNE_TOKENIZER": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "set PHITUNE_TOKENIZER" in done.stdout
+    assert not done.stderr

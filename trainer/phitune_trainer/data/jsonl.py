@@ -1,0 +1,126 @@
+"""A jsonl file as a sequence of samples, read one line at a time."""
+
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from phitune_trainer.data.conversation import Conversation, parse_conversation
+from phitune_trainer.data.errors import DataError
+from phitune_trainer.data.pictures import find_picture
+from phitune_trainer.data.processor import Processor
+from phitune_trainer.model import Sample
+
+
+class JsonlDataset:
+    """The samples of a jsonl file that are at most `max_length` tokens long.
+
+    All lines are checked when it is made; pictures are decoded when a sample is taken. It holds the places of
+    the lines, not the lines. Every error is a DataError that names file and line.
+    """
+
+    def __init__(self, file: Path, image_root: Path, processor: Processor, max_length: int) -> None:
+        self._file = file
+        self._image_root = image_root
+        self._processor = processor
+        self._offsets = array("q")
+        self._numbers = array("q")
+        self.num_skipped = 0
+        """Samples left out because they are longer than `max_length`."""
+        for number, offset, conversation in read_conversations(file):
+            with located(f"{file}:{number}"):
+                processor.refuse_special_tokens(conversation)
+                may_be_too_long = processor.most_tokens(conversation) > max_length
+                if may_be_too_long and processor.num_tokens(conversation, image_root) > max_length:
+                    self.num_skipped += 1
+                    continue
+            self._offsets.append(offset)
+            self._numbers.append(number)
+        if not self._offsets:
+            what = f"all {self.num_skipped} samples are longer than {max_length} tokens; raise maxLength"
+            raise DataError(f"{file}: {what if self.num_skipped else 'has no samples'}")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> Sample:
+        """A sample with its answers labelled and its pictures decoded."""
+        return self._encode(index, self._processor.encode)
+
+    def prompt(self, index: int) -> Sample:
+        """A sample up to its last answer, which is left out: what the model is given to answer."""
+        return self._encode(index, self._processor.encode_prompt)
+
+    def answer(self, index: int) -> str:
+        """The last answer of a sample."""
+        return self._conversation(index).turns[-1].assistant
+
+    def where(self, index: int) -> str:
+        """The place of a sample, as "file:line"."""
+        return f"{self._file}:{self._numbers[index]}"
+
+    def _encode(self, index: int, encode: Callable[[Conversation, Path], Sample]) -> Sample:
+        conversation = self._conversation(index)
+        with located(self.where(index)):
+            return replace(encode(conversation, self._image_root), where=self.where(index))
+
+    def _conversation(self, index: int) -> Conversation:
+        with self._file.open("rb") as file:
+            file.seek(self._offsets[index])
+            line = file.readline()
+        with located(self.where(index)):
+            return _parse(line)
+
+
+def read_conversations(file: Path) -> Iterator[tuple[int, int, Conversation]]:
+    """The lines of a jsonl file that are not blank: number (from 1), offset in bytes, content.
+
+    Raises DataError that names file and line.
+    """
+    try:
+        lines = file.open("rb")
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read: {error.strerror}; a jsonl file of samples was expected"
+        ) from error
+    with lines:
+        offset = 0
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                with located(f"{file}:{number}"):
+                    conversation = _parse(line)
+                yield number, offset, conversation
+            offset += len(line)
+
+
+def check_pictures(file: Path, image_root: Path, say: Callable[[str], None]) -> int:
+    """Find every picture that a jsonl file names, without opening them; their number.
+
+    `say` gets a line for each line read. Raises DataError that names file and line.
+    """
+    num_pictures = 0
+    for number, _, conversation in read_conversations(file):
+        with located(f"{file}:{number}"):
+            for name in conversation.images:
+                find_picture(name, image_root)
+        num_pictures += len(conversation.images)
+        say(f"data: {file}: {num_pictures:,} pictures found, at line {number:,}")
+    return num_pictures
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place in front of the message of a DataError."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _parse(line: bytes) -> Conversation:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    return parse_conversation(text)

@@ -1,0 +1,144 @@
+"""Conversations to token ids and labels, pictures to bytes: what the published processor does, for training.
+
+The prompt of a turn is `<|user|>\\n<|image_1|><|image_2|>\\n{user}<|end|>\\n<|assistant|>\\n`, its answer
+`{assistant}<|end|>\\n`, and `<|endoftext|>` ends the conversation. Pictures are numbered over the whole
+conversation. Answers and what ends them are trained, nothing else is.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from phitune_trainer.data.conversation import Conversation, Turn
+from phitune_trainer.data.errors import DataError
+from phitune_trainer.data.pictures import find_picture, grid_for, load_picture, read_size
+from phitune_trainer.model import ModelConfig, ModelFilesError, Sample
+from phitune_trainer.model.config import VisionConfig, read_json
+from phitune_trainer.model.inputs import IGNORED
+from phitune_trainer.model.pixels import CLIP_MEAN, CLIP_STD
+from phitune_trainer.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, TextTokenizer
+
+_PLACEHOLDER = re.compile(r"<\|image_(\d+)\|>")
+_FRAME_TOKENS = 32
+"""More tokens than the frame of a turn has."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The text and picture processing of one model folder."""
+
+    tokenizer: TextTokenizer
+    vision: VisionConfig
+    num_crops: int
+    """Most crops of a picture, the global view not counted."""
+
+    @classmethod
+    def load(cls, folder: Path, num_crops: int) -> "Processor":
+        """Read a model folder. Raises ModelFilesError that names the file."""
+        path = folder / "preprocessor_config.json"
+        settings = read_json(path)
+        for key, expected in (("image_mean", CLIP_MEAN), ("image_std", CLIP_STD)):
+            if settings.get(key) != list(expected):
+                raise ModelFilesError(f"{path}: {key} must be {list(expected)}, got {settings.get(key)}")
+        return cls(TextTokenizer.load(folder), ModelConfig.from_folder(folder).vision, num_crops)
+
+    def encode(self, conversation: Conversation, image_root: Path) -> Sample:
+        """The whole conversation, every answer labelled. Raises DataError (without a place)."""
+        return self._sample(conversation, image_root, prompt_only=False)
+
+    def encode_prompt(self, conversation: Conversation, image_root: Path) -> Sample:
+        """The conversation up to its last answer, for generation. Raises DataError (without a place)."""
+        return self._sample(conversation, image_root, prompt_only=True)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens."""
+        return self.tokenizer.decode(ids)
+
+    def num_tokens(self, conversation: Conversation, image_root: Path) -> int:
+        """Tokens of the whole conversation; pictures are not decoded. Raises DataError (without a place)."""
+        sizes = [read_size(find_picture(name, image_root)) for name in conversation.images]
+        grids = [
+            grid_for(*size, num_crops=self.num_crops, crop_size=self.vision.image_size) for size in sizes
+        ]
+        ids, _ = self.tokenize(conversation, [self.vision.image_tokens(*grid) for grid in grids])
+        return len(ids)
+
+    def most_tokens(self, conversation: Conversation) -> int:
+        """A bound that `num_tokens` never exceeds, from the text alone: no byte is more than one token."""
+        per_picture = self.vision.image_tokens(self.num_crops, 1) + 1
+        texts = sum(len(turn.user.encode()) + len(turn.assistant.encode()) for turn in conversation.turns)
+        return texts + _FRAME_TOKENS * len(conversation.turns) + per_picture * len(conversation.images)
+
+    def load_picture(self, path: Path) -> Tensor:
+        """A picture as the model takes it, bytes (H, W, 3). Raises DataError (without a place)."""
+        return load_picture(path, num_crops=self.num_crops, crop_size=self.vision.image_size)
+
+    def picture_tokens(self, picture: Tensor) -> int:
+        """Tokens of a picture that `load_picture` returned."""
+        height, width, _ = picture.shape
+        return self.vision.image_tokens(height // self.vision.image_size, width // self.vision.image_size)
+
+    def tokenize(
+        self, conversation: Conversation, picture_tokens: Sequence[int], *, prompt_only: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """Token ids and labels, the number of tokens of each picture being known.
+
+        Raises DataError (without a place) where a text holds a special token, which would end or forge a
+        turn.
+        """
+        ids: list[int] = []
+        labels: list[int] = []
+        first_picture = 1
+        self.refuse_special_tokens(conversation)
+        for number, turn in enumerate(conversation.turns):
+            is_last = number == len(conversation.turns) - 1
+            prompt = self.tokenize_prompt(_prompt_of(turn, first_picture), picture_tokens, begin=number == 0)
+            first_picture += len(turn.images)
+            ids += prompt
+            labels += [IGNORED] * len(prompt)
+            if is_last and prompt_only:
+                break
+            end = f"{END}\n{END_OF_TEXT}" if is_last else f"{END}\n"
+            answer = self.tokenizer.encode(turn.assistant + end, begin=False)
+            ids += answer
+            labels += answer
+        return ids, labels
+
+    def tokenize_prompt(self, prompt: str, picture_tokens: Sequence[int], *, begin: bool = True) -> list[int]:
+        """Token ids of a prompt with `<|image_n|>` in it; -n in the place of picture n.
+
+        As published, the text between two pictures is tokenised by itself, so `<s>` follows every picture.
+        """
+        ids: list[int] = []
+        for number, part in enumerate(_PLACEHOLDER.split(prompt)):
+            if number % 2:
+                ids += [-int(part)] * picture_tokens[int(part) - 1]
+            else:
+                ids += self.tokenizer.encode(part, begin=begin or number > 0)
+        return ids
+
+    def refuse_special_tokens(self, conversation: Conversation) -> None:
+        """Raise DataError (without a place) where a text holds a special token, which could forge a turn."""
+        for number, turn in enumerate(conversation.turns):
+            for key, text in (("user", turn.user), ("assistant", turn.assistant)):
+                for name in self.tokenizer.special_ids:
+                    if name in text:
+                        where = f"conversations[{number}].{key}"
+                        raise DataError(f"{where}: has the special token {name!r}; spell it differently")
+
+    def _sample(self, conversation: Conversation, image_root: Path, *, prompt_only: bool) -> Sample:
+        pictures = tuple(self.load_picture(find_picture(name, image_root)) for name in conversation.images)
+        counts = [self.picture_tokens(picture) for picture in pictures]
+        ids, labels = self.tokenize(conversation, counts, prompt_only=prompt_only)
+        return Sample(input_ids=torch.tensor(ids), labels=torch.tensor(labels), pictures=pictures)
+
+
+def _prompt_of(turn: Turn, first_picture: int) -> str:
+    numbers = range(first_picture, first_picture + len(turn.images))
+    pictures = "".join(f"<|image_{number}|>" for number in numbers)
+    line = f"{pictures}\n" if pictures else ""
+    return f"{USER}\n{line}{turn.user}{END}\n{ASSISTANT}\n"

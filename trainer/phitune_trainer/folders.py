@@ -1,0 +1,53 @@
+"""Folders that appear whole or not at all, on volumes that several pods may write at once."""
+
+import errno
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LEFTOVER_SECONDS = 3600
+"""A half-written folder that nobody has added to for so long belongs to a process that is gone."""
+
+
+def is_filled(folder: Path) -> bool:
+    """Whether the folder exists and holds anything."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+@contextmanager
+def building(out: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside `out` to write to, and rename it to `out` at the end.
+
+    No lock is needed, and none can be left behind: where several build the same folder, the first to finish
+    gives it its name, and what the others made is dropped (with `replace`, the last one's stays). On an error
+    nothing is left, and what was there before is.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+    aside, former = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
+    aside.mkdir()
+    try:
+        yield aside
+        if replace and out.exists():
+            out.rename(former)
+        try:
+            aside.rename(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    finally:
+        for path in (aside, former):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    for path in out.parent.glob(f".{out.name}.*.partial"):
+        try:
+            age = time.time() - path.stat().st_mtime
+        except FileNotFoundError:  # another process has just finished or removed it
+            continue
+        if age > _LEFTOVER_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,22 @@
+"""Phi-3.5-vision in plain PyTorch: start reading at `phi3v.py`."""
+
+from phitune_trainer.model.config import ModelConfig, VisionConfig
+from phitune_trainer.model.errors import ModelFilesError
+from phitune_trainer.model.generate import generate
+from phitune_trainer.model.inputs import Batch, Sample, collate
+from phitune_trainer.model.load import load_model
+from phitune_trainer.model.phi3v import Phi3V
+from phitune_trainer.model.save import save_model
+
+__all__ = [
+    "Batch",
+    "ModelConfig",
+    "ModelFilesError",
+    "Phi3V",
+    "Sample",
+    "VisionConfig",
+    "collate",
+    "generate",
+    "load_model",
+    "save_model",
+]

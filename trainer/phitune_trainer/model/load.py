@@ -1,0 +1,98 @@
+"""Reading a model folder: everything is checked by the headers before the first weight is read."""
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from phitune_trainer.model.config import ModelConfig, read_json
+from phitune_trainer.model.errors import ModelFilesError
+from phitune_trainer.model.files import INDEX, SINGLE, TensorEntry, read_header
+from phitune_trainer.model.phi3v import Phi3V
+
+_SHOWN = 5
+
+
+def load_model(folder: Path, *, dtype: torch.dtype, attention: str) -> Phi3V:
+    """Build the model of a folder with its weights, converted to `dtype`, on the CPU.
+
+    Reads safetensors files only, each once, and holds no more than one tensor beside the model itself.
+    `attention` is a name in `attention.KERNELS`; another one is a ValueError. Raises ModelFilesError that
+    names what is missing, foreign or cut short, and what was expected.
+    """
+    model, headers = _check(folder, attention)
+    weights: dict[str, Tensor] = {}
+    for path, tensors in headers.items():
+        with safe_open(path, framework="pt") as file:
+            for name in tensors:
+                # A copy also where the dtype is right: what safetensors returns is a view of the mapped file.
+                weights[name] = file.get_tensor(name).to(dtype, copy=True)
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model
+
+
+def check_model(folder: Path) -> int:
+    """Check a model folder as `load_model` does, without reading the weights; the number of parameters.
+
+    Raises ModelFilesError.
+    """
+    model, _ = _check(folder, "sdpa")
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check(folder: Path, attention: str) -> tuple[Phi3V, dict[Path, dict[str, TensorEntry]]]:
+    """The model without weights, and the headers of its files, which hold exactly its tensors."""
+    config = ModelConfig.from_folder(folder)
+    with torch.device("meta"):
+        model = Phi3V(config, attention=attention)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    headers = {path: read_header(path) for path in weight_files(folder)}
+    check_tensors(folder, headers, expected)
+    return model, headers
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, by name. Raises ModelFilesError where there are none."""
+    if not folder.is_dir():
+        raise ModelFilesError(
+            f"{folder}: no such folder; a model folder with config.json and weights was expected"
+        )
+    index = folder / INDEX
+    if index.exists():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ModelFilesError(f"{index}: has no weight_map; copy it again")
+        names = sorted({str(name) for name in weight_map.values()})
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise ModelFilesError(f"{index}: names {outside[0]!r}, which is not a file of this folder")
+        return [folder / name for name in names]
+    if (folder / SINGLE).exists():
+        return [folder / SINGLE]
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    hint = f"; {pickles[0]} is a pickle, which is not read: convert it to safetensors" if pickles else ""
+    raise ModelFilesError(f"{folder}: neither {INDEX} nor {SINGLE} is here{hint}")
+
+
+def check_tensors(
+    folder: Path, headers: dict[Path, dict[str, TensorEntry]], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Compare names and shapes with those of the model. Raises ModelFilesError with what differs."""
+    found: dict[str, tuple[int, ...]] = {}
+    problems = []
+    for path, tensors in headers.items():
+        for name, entry in tensors.items():
+            if name in found:
+                problems.append(f"{name} is in {path.name} and in another file")
+            found[name] = entry.shape
+            if name not in expected:
+                problems.append(f"{path.name} holds {name}, which this model does not have")
+            elif entry.shape != expected[name]:
+                problems.append(f"{name} in {path.name} has shape {entry.shape}, expected {expected[name]}")
+    problems += [f"{name} {shape} is in no file" for name, shape in expected.items() if name not in found]
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ModelFilesError(
+            f"{folder}: the weights do not fit config.json: " + "; ".join(problems[:_SHOWN]) + more
+        )
