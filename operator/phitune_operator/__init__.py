@@ -1,0 +1,1 @@
+"""The operator of Phitune: turns a FineTuneJob into a claim, a prepare Job and gangs of training pods."""

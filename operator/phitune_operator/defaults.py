@@ -1,0 +1,290 @@
+"""Fills in what a FineTuneJob leaves open, from the recipe and from where the job will run.
+
+Pure: the same job on the same GPU resolves to the same config. What the recipe states stands in its tables
+below; "not published" marks what it does not. A choice that a user may wonder about becomes a note.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
+from phitune_operator.fields import quantity
+from phitune_trainer.config import (
+    Checkpoint,
+    Data,
+    Evaluation,
+    Export,
+    Lora,
+    Method,
+    Model,
+    Precision,
+    Run,
+    Task,
+    TrainConfig,
+    Training,
+    World,
+)
+
+BF16_FROM: Final = (8, 0)
+"""Compute capability from which bf16 is computed natively."""
+
+FLAG_LEARNING_RATE: Final = 4e-5
+FLAG_EPOCHS: Final = 1
+FLAG_BATCH: Final = 16
+FLAG_LORA_RANK: Final = 64
+FLAG_WARMUP: Final = 50
+STILL_CROPS: Final = 16
+VIDEO_CROPS: Final = 4
+CHECKPOINT_MINUTES: Final = 15.0
+"""Not published: the recipe has no checkpoints."""
+TINY_MICRO_BATCH: Final = 8
+"""Samples of a forward pass of a model made here, which is small everywhere. Others get 1 until measured."""
+
+
+class Row(NamedTuple):
+    """A row of the recipe's table of suggested hyperparameters."""
+
+    learning_rate: float
+    epochs: int
+    batch: int = 64
+    lora: tuple[int, float] | None = None
+    """Rank and alpha."""
+
+
+RECIPE: Final[dict[tuple[Task, Method, bool], Row]] = {
+    # task, method, freezeVision
+    ("nlvr2", "full", False): Row(1e-5, 3),
+    ("nlvr2", "full", True): Row(2e-5, 2),
+    ("docvqa", "full", False): Row(5e-6, 2),
+    ("docvqa", "full", True): Row(1e-4, 2),
+    ("docvqa", "lora", False): Row(2e-4, 2, lora=(32, 16)),
+    ("docvqa", "qlora", False): Row(2e-4, 2, lora=(32, 16)),
+    ("hatefulMemes", "full", False): Row(5e-5, 2),
+    ("hatefulMemes", "full", True): Row(1e-4, 3),
+    ("hatefulMemes", "lora", False): Row(2e-4, 2, lora=(128, 256)),
+    ("hatefulMemes", "qlora", False): Row(2e-4, 2, lora=(128, 256)),
+}
+_FLAGS: Final = Row(FLAG_LEARNING_RATE, FLAG_EPOCHS, FLAG_BATCH)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config with nothing left open."""
+
+    train: TrainConfig
+    notes: list[str] = field(default_factory=list)
+    """What was chosen or adjusted for the user, a sentence each."""
+
+
+def resolve(
+    job: FineTuneJob, *, namespace: str, uid: str, compute_capability: tuple[int, int] | None = None
+) -> Resolved:
+    """The config that the job's pods read. The job must be one that `validate` accepts.
+
+    `compute_capability` is that of the GPU it will run on; None on CPU, or where no cluster is at hand: then
+    one of today's is taken, and a note says so.
+    """
+    spec, notes = job.spec, list[str]()
+    row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), _FLAGS)
+    world = _world(spec)
+    data = _data(spec)
+    train = TrainConfig(
+        run=Run(namespace=namespace, name=job.metadata.name, uid=uid),
+        model=_model(spec),
+        task=spec.task,
+        data=data,
+        method=spec.method,
+        freeze_vision=spec.freeze_vision,
+        lora=_lora(spec, row),
+        training=_training(spec, row, world, compute_capability, notes),
+        world=world,
+        checkpoint=_checkpoint(spec),
+        evaluation=_evaluation(spec, data, notes),
+        export=Export(
+            merged=spec.export.merged,
+            adapter=spec.method != "full" if spec.export.adapter is None else spec.export.adapter,
+        ),
+    )
+    return Resolved(train, notes)
+
+
+def cpu_request(spec: FineTuneJobSpec) -> str:
+    """CPUs that each pod requests."""
+    resources = spec.resources
+    return resources.cpu or str(4 * resources.gpus_per_node or resources.processes_per_node or 1)
+
+
+def memory_limit(spec: FineTuneJobSpec) -> str:
+    """Memory of each pod; at least as much as its shared memory."""
+    resources = spec.resources
+    if resources.memory is not None:
+        return resources.memory
+    default = f"{64 * resources.gpus_per_node or 3 * (resources.processes_per_node or 1)}Gi"
+    shared = shared_memory(spec)
+    return shared if quantity(shared) > quantity(default) else default
+
+
+def shared_memory(spec: FineTuneJobSpec) -> str:
+    """Size of /dev/shm in each pod; never more than the memory that was asked for."""
+    resources = spec.resources
+    if resources.shared_memory is not None:
+        return resources.shared_memory
+    gpus = resources.gpus_per_node
+    default = f"{8 * gpus}Gi" if gpus else f"{256 * (resources.processes_per_node or 1)}Mi"
+    if resources.memory is not None and quantity(resources.memory) < quantity(default):
+        return resources.memory
+    return default
+
+
+def lora_vision(spec: FineTuneJobSpec) -> bool:
+    """Whether adapters go on the vision part: the recipe's choice is yes, unless it is frozen."""
+    asked = spec.lora.vision if spec.lora else None
+    return not spec.freeze_vision if asked is None else asked
+
+
+def _world(spec: FineTuneJobSpec) -> World:
+    resources = spec.resources
+    return World(
+        nodes=resources.nodes,
+        processes_per_node=resources.gpus_per_node or resources.processes_per_node or 1,
+        device="cuda" if resources.gpus_per_node else "cpu",
+    )
+
+
+def _model(spec: FineTuneJobSpec) -> Model:
+    model = spec.model
+    if model is None:
+        return Model(name=DEFAULT_MODEL)
+    return Model(name=model.name, path=model.path, revision=model.revision, init=model.init)
+
+
+def _data(spec: FineTuneJobSpec) -> Data:
+    given = spec.data
+    if given is None:
+        return Data()
+    if given.generate is not None:
+        return Data(generate=given.generate, eval="eval.jsonl")
+    return Data(
+        path=given.path,
+        train=given.train or "train.jsonl",
+        eval=given.eval,
+        image_root=given.image_root or "images",
+    )
+
+
+def _lora(spec: FineTuneJobSpec, row: Row) -> Lora | None:
+    if spec.method == "full":
+        return None
+    rank, alpha = row.lora or (FLAG_LORA_RANK, None)
+    asked = spec.lora
+    if asked is not None and asked.rank is not None:
+        # The table's alpha belongs to the table's rank.
+        rank, alpha = asked.rank, alpha if asked.rank == rank else None
+    if asked is not None and asked.alpha is not None:
+        alpha = asked.alpha
+    return Lora(
+        rank=rank,
+        alpha=2.0 * rank if alpha is None else alpha,
+        dropout=asked.dropout if asked is not None else 0.0,
+        vision=lora_vision(spec),
+    )
+
+
+def _training(
+    spec: FineTuneJobSpec,
+    row: Row,
+    world: World,
+    compute_capability: tuple[int, int] | None,
+    notes: list[str],
+) -> Training:
+    asked = spec.training
+    global_batch = _global_batch(spec, row, world, notes)
+    return Training(
+        epochs=None if asked.max_steps is not None else asked.epochs or row.epochs,
+        max_steps=asked.max_steps,
+        global_batch_size=global_batch,
+        micro_batch_size=asked.per_device_batch_size or _micro_batch(spec, global_batch // world.size),
+        learning_rate=row.learning_rate if asked.learning_rate is None else asked.learning_rate,
+        weight_decay=asked.weight_decay,
+        warmup_steps=_warmup(spec, notes),
+        schedule=asked.schedule,
+        num_crops=asked.num_crops or (VIDEO_CROPS if spec.task == "ucf101" else STILL_CROPS),
+        max_length=asked.max_length,
+        packing=bool(asked.packing),
+        gradient_checkpointing=_recompute(spec, world),
+        precision=_precision(spec, world, compute_capability, notes),
+        attention="sdpa" if asked.attention == "auto" else asked.attention,
+        seed=asked.seed,
+    )
+
+
+def _global_batch(spec: FineTuneJobSpec, row: Row, world: World, notes: list[str]) -> int:
+    asked = spec.training
+    if asked.global_batch_size is not None:
+        return asked.global_batch_size
+    unit = world.size * (asked.per_device_batch_size or 1)
+    nearest = max(1, (row.batch + unit // 2) // unit) * unit
+    if nearest != row.batch:
+        notes.append(
+            f"training.globalBatchSize is {nearest}, not the recipe's {row.batch}: the nearest number that "
+            f"divides over {world.size} ranks x {asked.per_device_batch_size or 1}"
+        )
+    return nearest
+
+
+def _micro_batch(spec: FineTuneJobSpec, rank_batch: int) -> int:
+    largest = TINY_MICRO_BATCH if spec.model is not None and spec.model.init is not None else 1
+    return max(size for size in range(1, largest + 1) if rank_batch % size == 0)
+
+
+def _warmup(spec: FineTuneJobSpec, notes: list[str]) -> int:
+    asked = spec.training
+    if asked.warmup_steps is not None:
+        return asked.warmup_steps
+    if asked.max_steps is not None and asked.max_steps < 10 * FLAG_WARMUP:
+        warmup = asked.max_steps // 10
+        notes.append(
+            f"training.warmupSteps is {warmup}, not the recipe's {FLAG_WARMUP}: a tenth of "
+            f"{asked.max_steps} steps"
+        )
+        return warmup
+    return FLAG_WARMUP
+
+
+def _recompute(spec: FineTuneJobSpec, world: World) -> bool:
+    """On GPUs as the recipe does, always, until the memory is estimated; on CPU there is memory enough."""
+    asked = spec.training.gradient_checkpointing
+    return world.device == "cuda" if asked == "auto" else asked == "always"
+
+
+def _precision(
+    spec: FineTuneJobSpec, world: World, compute_capability: tuple[int, int] | None, notes: list[str]
+) -> Precision:
+    asked = spec.training.precision
+    if asked != "auto":
+        return asked
+    if world.device == "cpu":
+        return "fp32"
+    if compute_capability is None:
+        notes.append("training.precision is bf16: the GPU is not known, compute capability 8.0 is assumed")
+        return "bf16"
+    return "bf16" if compute_capability >= BF16_FROM else "fp16"
+
+
+def _checkpoint(spec: FineTuneJobSpec) -> Checkpoint:
+    asked = spec.checkpoint
+    minutes = asked.every_minutes
+    if asked.every_steps is None and minutes is None:
+        minutes = CHECKPOINT_MINUTES
+    return Checkpoint(every_steps=asked.every_steps, every_minutes=minutes, keep=asked.keep)
+
+
+def _evaluation(spec: FineTuneJobSpec, data: Data, notes: list[str]) -> Evaluation:
+    asked = spec.evaluation
+    is_possible = spec.task != "jsonl" or data.eval is not None
+    if asked.enabled and not is_possible:
+        notes.append("evaluation is off: there is no data.eval, the file of held-out samples")
+    enabled = asked.enabled and is_possible
+    return Evaluation(
+        enabled=enabled, every_steps=asked.every_steps, max_samples=asked.max_samples, baseline=enabled
+    )

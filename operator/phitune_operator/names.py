@@ -1,0 +1,100 @@
+"""The one home of names: what the API, the children, the labels and the conditions are called.
+
+Children's names are functions of the job's name (and the attempt) alone, so that a replay finds what an
+earlier pass made, and `MAX_JOB_NAME` leaves room for the longest of them.
+"""
+
+from typing import Final
+
+GROUP: Final = "phitune.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "FineTuneJob"
+LIST_KIND: Final = "FineTuneJobList"
+PLURAL: Final = "finetunejobs"
+SINGULAR: Final = "finetunejob"
+SHORT_NAME: Final = "ftj"
+
+# Job and pod names.
+MAX_JOB_NAME: Final = 40
+"""Characters. The longest pod name, `<job>-<attempt>-worker-<index>`, stays within DNS-1035's 63 with
+attempts of 6 digits and indices of 4."""
+JOB_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""DNS-1035: the children's names, which become host names, start with the job's."""
+
+# Labels: on every child and pod.
+LABEL_JOB: Final = f"{GROUP}/job"
+LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
+LABEL_ATTEMPT: Final = f"{GROUP}/attempt"
+"""Only on the gang: the PyTorchJob and its pods."""
+LABEL_ROLE: Final = f"{GROUP}/role"
+ROLE_PREPARE: Final = "prepare"
+ROLE_TRAINER: Final = "trainer"
+LABEL_RANK: Final = f"{GROUP}/rank"
+"""`"0"` on the master pod: `kubectl logs -f -l phitune.dev/job=NAME,phitune.dev/rank=0` follows them all."""
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_NAME_VALUE: Final = "phitune"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "phitune-operator"
+"""Value of the managed-by label, and the field manager of server-side apply."""
+LABEL_GPU_PRODUCT: Final = "nvidia.com/gpu.product"
+"""On nodes, set by GPU feature discovery."""
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+
+# Types of the conditions in status.
+CONDITION_ACCEPTED: Final = "Accepted"
+"""The spec is understood and can run here; False says why not, with the remedy."""
+CONDITION_PREPARED: Final = "Prepared"
+"""Model and data lie on the volume."""
+CONDITION_RUNNING: Final = "Running"
+"""Every rank of the gang is ready."""
+CONDITION_RESTARTING: Final = "Restarting"
+"""The end of the newest gang is judged and counted; the next one follows when it is cleared away."""
+CONDITION_SUSPENDED: Final = "Suspended"
+CONDITION_SUCCEEDED: Final = "Succeeded"
+CONDITION_FAILED: Final = "Failed"
+
+# Inside the pods.
+TRAINER_CONTAINER: Final = "pytorch"
+PREPARE_CONTAINER: Final = "prepare"
+WORKSPACE_PATH: Final = "/workspace"
+CONFIG_PATH: Final = "/etc/phitune"
+CONFIG_KEY: Final = "train.yaml"
+CONFIG_FILE: Final = f"{CONFIG_PATH}/{CONFIG_KEY}"
+PROGRESS_PORT: Final = 8471
+PROGRESS_PORT_NAME: Final = "progress"
+ENV_CONFIG: Final = "PHITUNE_CONFIG"
+ENV_ATTEMPT: Final = "PHITUNE_ATTEMPT"
+POD_USER: Final = 65532
+"""User and group of every training pod; the volume's files belong to this group."""
+TERMINATION_GRACE_SECONDS: Final = 120
+
+
+def workspace_claim(job: str) -> str:
+    """Name of the claim that the operator makes for a job with `storage.size`."""
+    return f"{job}-workspace"
+
+
+def config_map(job: str) -> str:
+    """Name of the ConfigMap that holds the trainer's config."""
+    return f"{job}-config"
+
+
+def prepare_job(job: str) -> str:
+    """Name of the Job that puts model and data on the volume."""
+    return f"{job}-prepare"
+
+
+def pytorchjob(job: str, attempt: int) -> str:
+    """Name of the gang of one attempt; attempts count from 1."""
+    return f"{job}-{attempt}"
+
+
+def master_pod(job: str, attempt: int) -> str:
+    """Name of the pod of node rank 0, as the training-operator forms it."""
+    return f"{pytorchjob(job, attempt)}-master-0"
+
+
+def worker_pod(job: str, attempt: int, index: int) -> str:
+    """Name of the pod of node rank `index + 1`, as the training-operator forms it."""
+    return f"{pytorchjob(job, attempt)}-worker-{index}"

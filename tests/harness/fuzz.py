@@ -1,0 +1,86 @@
+"""FineTuneJobs drawn at random from the schema: mostly well formed, at times beyond a bound or absurd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from harness.cluster import Object
+from phitune_operator import fields
+from phitune_operator.schema import object_schema
+
+TEXTS = {
+    fields.CPU: ["1", "500m", "1.5", "0", "x", ".5", "1k"],
+    fields.BYTES: ["16Gi", "500M", "1e9", "16", "0Gi", "1.5Ti", "1gb", "1E1"],
+    fields.DURATION: ["30m", "1h30m", "90s", "0s", "1.5h", "h", "30", "1s1h"],
+    fields.DNS_SUBDOMAIN: ["a", "a.b", "A", "-a", ""],
+    fields.LABEL_VALUE: ["", "a", "NVIDIA-H100-80GB-HBM3", "a b", "-"],
+    fields.LABEL_KEY: ["a", "nvidia.com/gpu", "a b", "/a", "A/b"],
+    fields.IMAGE: ["a", "localhost/phitune/trainer:1", "a b", ""],
+    fields.ENV_NAME: ["A", "PET_A", "a-b", "1", "_"],
+}
+"""Words for each kind of text, good and bad."""
+OTHER_TEXTS = ["a", "a/b", "../a", "/a", ".", "ä", "a\n", "", "x" * 600]
+ABSURD = [None, True, "x", -1, 0.5, [], {}, [None], {"a": None}]
+
+
+def documents() -> st.SearchStrategy[Object]:
+    """Whole FineTuneJobs: the fields that are needed are there and right, so that a good part is accepted."""
+    spec = object_schema()["properties"]["spec"]
+    base = {
+        "task": "jsonl",
+        "method": "full",
+        "model": {"init": "tiny"},
+        "data": {"generate": "digits"},
+        "storage": {"size": "2Gi"},
+    }
+    return _group(spec, most=3).map(
+        lambda drawn: {
+            "apiVersion": "phitune.dev/v1alpha1",
+            "kind": "FineTuneJob",
+            "metadata": {"name": "fuzz"},
+            "spec": {**base, **drawn},
+        }
+    )
+
+
+def _group(schema: Object, most: int) -> st.SearchStrategy[dict[str, Any]]:
+    fields_of = schema["properties"]
+    names = st.lists(st.sampled_from(sorted(fields_of)), unique=True, max_size=most)
+    needed = schema.get("required", []) if most > 3 else []
+    return names.flatmap(
+        lambda chosen: st.fixed_dictionaries(
+            {name: _value(fields_of[name]) for name in sorted({*chosen, *needed})}
+        )
+    )
+
+
+def _value(schema: Object) -> st.SearchStrategy[Any]:
+    usual = _usual(schema)
+    return st.integers(0, 29).flatmap(lambda die: usual if die else st.sampled_from(ABSURD))
+
+
+def _usual(schema: Object) -> st.SearchStrategy[Any]:
+    if "enum" in schema:
+        return st.sampled_from([*schema["enum"], schema["enum"][0]])
+    if schema.get(fields.INT_OR_STRING):
+        return st.sampled_from([*TEXTS[schema["pattern"]], 0, 1, 10**9, -1])
+    match schema["type"]:
+        case "boolean":
+            return st.booleans()
+        case "integer":
+            low, high = schema["minimum"], schema["maximum"]
+            return st.sampled_from([low, low + 1, 2, 4, 8, high, high + 1, low - 1])
+        case "number":
+            return st.sampled_from(
+                [schema["minimum"], 1e-5, 0.5, 1, schema["maximum"], schema["maximum"] + 1]
+            )
+        case "array":
+            return st.lists(_value(schema["items"]), max_size=3)
+        case "object" if "properties" in schema:
+            return _group(schema, most=4)
+        case "object":
+            keys, values = TEXTS[fields.LABEL_KEY], TEXTS[fields.LABEL_VALUE]
+            return st.dictionaries(st.sampled_from(keys), st.sampled_from(values), max_size=2)
+    return st.sampled_from(TEXTS.get(schema.get("pattern", ""), OTHER_TEXTS))

@@ -1,0 +1,92 @@
+"""The command itself: it teaches, starts at once, and imports what trains only for what trains."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from harness.cluster import REPOSITORY
+from phitune_cli.main import COMMANDS, main
+
+
+def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert len(COMMANDS) == 4
+    for name in COMMANDS:
+        assert f"    {name}" in text
+        assert f"  phitune {name} " in text.partition("examples:")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_how_it_is_called(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: phitune {command}" in capsys.readouterr().out
+
+
+def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"phitune {version('phitune')}\n"
+
+
+def test_without_a_command_help_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: phitune")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["rendr"], ["render"], ["--nonsense"], ["render", "-o", "xml", "a.yaml"]]
+)
+def test_wrong_use_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: phitune" in capsys.readouterr().err
+
+
+def cpu_seconds(code: str) -> float:
+    """CPU time of a Python process, which other load on the machine does not lengthen."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    code = "import sys; sys.argv = ['phitune', '--help']\nfrom phitune_cli.main import main\nmain()"
+    assert min(cpu_seconds(code) for _ in range(3)) < 0.3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_imports_torch(command: str) -> None:
+    code = f"""
+import contextlib, sys
+from phitune_cli.main import main
+with contextlib.suppress(SystemExit):
+    main(["{command}", "--help"])
+assert not {{"torch", "transformers", "kubernetes", "kopf"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_reader_that_leaves_early_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys\nfrom phitune_cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "render", str(REPOSITORY / "examples/digits.yaml")]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
