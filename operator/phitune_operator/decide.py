@@ -1,0 +1,109 @@
+"""What is decided about a job before anything is made for it: whether it can go on, and what it runs with.
+
+Pure. Decisions are taken once, at the first start, and read back from status and the ConfigMap ever after: an
+operator upgrade does not change what a restart runs.
+"""
+
+from typing import Any
+
+from phitune_operator import names
+from phitune_operator.blocked import BlockedError
+from phitune_operator.defaults import resolve
+from phitune_operator.observed import Observed
+from phitune_operator.placement import Placement, choose
+from phitune_operator.policies import claim
+from phitune_operator.render.subject import Subject
+from phitune_operator.validate import not_implemented
+from phitune_trainer.config import ConfigError, TrainConfig, parse_config
+from phitune_trainer.yaml_reader import YamlError, read_document
+
+
+def check(seen: Observed) -> None:
+    """Raise the first BlockedError that keeps the job from starting pods."""
+    if missing := not_implemented(seen.readable):
+        raise BlockedError(
+            "NotImplemented",
+            f"this version does not implement {', '.join(missing)}; change or remove what asks for it",
+        )
+    storage, num_nodes = seen.spec.storage, seen.spec.resources.nodes
+    if storage.claim_name is not None:
+        claim.check_named(seen.claim, name=storage.claim_name, num_nodes=num_nodes)
+    elif seen.claim is not None:
+        claim.check_own(seen.claim, key=seen.key, num_nodes=num_nodes)
+
+
+def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
+    """Return the job with what is decided for it, and the same as `status.placement`.
+
+    Raises BlockedError if no node has the GPUs, or if the config cannot be made or read.
+    """
+    known: dict[str, Any] = seen.status.get("placement") or {}
+    placement = _placement(seen, known)
+    train, notes = _train_config(seen, placement)
+    image = seen.spec.image or known.get("image") or seen.settings.trainer_image
+    subject = Subject(
+        namespace=seen.key.namespace,
+        name=seen.key.name,
+        uid=seen.uid,
+        spec=seen.spec,
+        train=train,
+        image=image,
+        product=placement.product,
+    )
+    capability = placement.compute_capability
+    said = {
+        "product": placement.product or ("CPU" if seen.spec.resources.gpus_per_node == 0 else None),
+        "computeCapability": f"{capability[0]}.{capability[1]}" if capability else None,
+        "image": image,
+        "attention": train.training.attention,
+        "precision": train.training.precision,
+        "globalBatchSize": train.training.global_batch_size,
+        "microBatchSize": train.training.micro_batch_size,
+        "gradientCheckpointing": train.training.gradient_checkpointing,
+        "reason": placement.reason,
+        "notes": notes or known.get("notes"),
+    }
+    return subject, {name: value for name, value in said.items() if value is not None}
+
+
+def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
+    if "image" in known:
+        major, _, minor = str(known.get("computeCapability", "")).partition(".")
+        product = str(known.get("product", ""))
+        return Placement(
+            product="" if product == "CPU" else product,
+            compute_capability=(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None,
+            reason=str(known.get("reason", "")),
+        )
+    resources = seen.spec.resources
+    return choose(
+        seen.nodes or (),
+        num_nodes=resources.nodes,
+        gpus_per_node=resources.gpus_per_node,
+        products=resources.gpu_products or (),
+        node_selector=resources.node_selector,
+    )
+
+
+def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, list[str]]:
+    """The config of the first attempt, where there is one; else a fresh one, with what was filled in."""
+    if seen.config_map is not None:
+        return _pinned(seen.config_map), []
+    resolved = resolve(
+        seen.readable,
+        namespace=seen.key.namespace,
+        uid=seen.uid,
+        compute_capability=placement.compute_capability,
+    )
+    return resolved.train, resolved.notes
+
+
+def _pinned(config_map: dict[str, Any]) -> TrainConfig:
+    text = str((config_map.get("data") or {}).get(names.CONFIG_KEY, ""))
+    where = f"ConfigMap {config_map['metadata']['name']}"
+    try:
+        return parse_config(read_document(text), where)
+    except (ConfigError, YamlError) as error:
+        raise BlockedError(
+            "InvalidConfig", f"{where} was changed by hand: {error}. Delete it, and it is made again"
+        ) from error

@@ -1,0 +1,47 @@
+"""What kopf calls: each event goes into the store, and its job into the queue. Nothing is decided here.
+
+Low-level events only: kopf writes nothing to the objects, and a crash loses nothing, since the watches begin
+with a LIST again.
+"""
+
+from typing import Any
+
+import kopf
+
+from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, WATCHED, Kind
+from phitune_operator.queue import WorkQueue
+from phitune_operator.store import Store
+
+
+def settings() -> kopf.OperatorSettings:
+    """Return kopf's settings: no posting, no scanning for new kinds, children bounded by label."""
+    ours = kopf.OperatorSettings()
+    ours.posting.enabled = False
+    ours.scanning.disabled = True
+    ours.networking.connect_timeout = 10.0
+    ours.process.ultimate_exiting_timeout = 10.0
+    for kind in CHILDREN:
+        ours.watching.label_selectors[kind.group, kind.version, kind.plural] = CHILD_SELECTOR
+    return ours
+
+
+def registry(store: Store, queue: WorkQueue) -> kopf.OperatorRegistry:
+    """Return kopf's registry with a handler a watched kind."""
+    ours = kopf.OperatorRegistry()
+
+    async def on_event(*, event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
+        kind: Kind = param
+        key = store.absorb(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
+        if key is not None:
+            queue.add(key)
+
+    for kind in WATCHED:
+        kopf.on.event(kind.group, kind.version, kind.plural, param=kind, id=kind.plural, registry=ours)(
+            on_event
+        )
+    kopf.on.login(registry=ours, id="login")(_login)
+    return ours
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)

@@ -1,0 +1,101 @@
+"""The kinds of object that the operator reads or writes, and where the API server serves them.
+
+Objects are plain dicts, as the API server sends them: no classes between us and what a user sees in YAML.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from phitune_operator import names
+
+Object = dict[str, Any]
+"""A Kubernetes object, as read from JSON."""
+
+
+class Key(NamedTuple):
+    """Names one FineTuneJob; everything that concerns it is asked for by this."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object and the path under which it is served."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """As objects of the kind say it: group and version."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Return the URL path of one object, or of all in a namespace, or (no namespace) of all there are."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part is not None]
+        return "/".join(parts)
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+FINETUNEJOB: Final = Kind(names.GROUP, names.VERSION, names.PLURAL, names.KIND)
+PYTORCHJOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+JOB: Final = Kind("batch", "v1", "jobs", "Job")
+POD: Final = Kind("", "v1", "pods", "Pod")
+CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
+CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+NODE: Final = Kind("", "v1", "nodes", "Node")
+EVENT: Final = Kind("", "v1", "events", "Event")
+
+CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, PYTORCHJOB, POD)
+"""Kinds that belong to a job, found by their labels."""
+WATCHED: Final = (FINETUNEJOB, *CHILDREN)
+
+CHILD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGER},{names.LABEL_JOB}"
+"""Label selector of every child: bounds what the operator lists, watches and holds."""
+
+
+_BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (*WATCHED, NODE, EVENT)}
+
+
+def kind_of(obj: Object) -> Kind:
+    """Return the kind that an object says it is."""
+    return _BY_NAME[obj["apiVersion"], obj["kind"]]
+
+
+def name_of(obj: Object) -> str:
+    """Return metadata.name."""
+    return str(obj["metadata"]["name"])
+
+
+def uid_of(obj: Object) -> str:
+    """Return metadata.uid, which no other object ever has; empty before the object exists."""
+    return str(obj["metadata"].get("uid", ""))
+
+
+def labels_of(obj: Object) -> dict[str, str]:
+    """Return metadata.labels."""
+    return obj["metadata"].get("labels") or {}
+
+
+def is_terminating(obj: Object) -> bool:
+    """Whether the object is being deleted."""
+    return obj["metadata"].get("deletionTimestamp") is not None
+
+
+def is_controlled_by(obj: Object, uid: str) -> bool:
+    """Whether the object's controller is the owner with this uid."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)

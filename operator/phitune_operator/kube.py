@@ -1,0 +1,159 @@
+"""The API server, as the operator sees it: a few verbs on plain dicts, and errors in our own words.
+
+Nothing else in the package knows the HTTP library. Every call has a time limit; none is retried here, since
+whoever called will look again anyway.
+"""
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from phitune_operator.kinds import POD, Kind, Object
+from phitune_operator.names import MANAGER
+
+REQUEST_TIMEOUT = 30.0
+"""Seconds that one call may take."""
+LIST_PAGE = 500
+"""Objects in one answer to a LIST."""
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class ApiError(Exception):
+    """The API server refused a call, or could not be reached (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{message} ({status} {reason})" if status else message)
+        self.status = status
+        self.reason = reason
+        """Kubernetes's word: NotFound, AlreadyExists, Conflict, Forbidden, Invalid ..."""
+        self.message = message
+
+    @property
+    def already_exists(self) -> bool:
+        """There is an object of that name."""
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def conflict(self) -> bool:
+        """The object has changed since it was read, or its uid is another."""
+        return self.status == 409 and self.reason != "AlreadyExists"
+
+    @property
+    def not_found(self) -> bool:
+        """There is no such object, or no such kind."""
+        return self.status == 404
+
+    @property
+    def is_refusal(self) -> bool:
+        """The request itself is not admitted: sending it again soon will not help."""
+        return self.status in (400, 403, 422)
+
+
+class Kube:
+    """A connection to the API server. Close it when done."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> "Kube":
+        """Connect with the pod's service account or, outside of a cluster, with KUBECONFIG."""
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        api = client.ApiClient(settings)
+        api.user_agent = MANAGER
+        return cls(api)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
+        """Return the object, or None if there is none of that name."""
+        try:
+            return await self._json("GET", kind.path(namespace, name))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Return every object that the selectors match, page by page."""
+        objects: list[Object] = []
+        query = {"limit": str(LIST_PAGE)}
+        if labels:
+            query["labelSelector"] = labels
+        if fields:
+            query["fieldSelector"] = fields
+        while True:
+            page = await self._json("GET", f"{kind.path(namespace)}?{urlencode(query)}")
+            objects += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return objects
+            query["continue"] = token
+
+    async def create(self, kind: Kind, obj: Object) -> Object:
+        """Create the object; fails with `already_exists` rather than touch one that is there."""
+        path = f"{kind.path(obj['metadata']['namespace'])}?{urlencode({'fieldManager': MANAGER})}"
+        return await self._json("POST", path, obj)
+
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str | None = None
+    ) -> Object:
+        """Merge the patch into the object; with a resourceVersion in it, only into that version."""
+        path = f"{kind.path(namespace, name, subresource)}?{urlencode({'fieldManager': MANAGER})}"
+        return await self._json("PATCH", path, patch, content_type=MERGE_PATCH)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object with this uid, its dependents after it; nothing happens if it is gone."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._json("DELETE", kind.path(namespace, name), options)
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+
+    async def pod_log(self, namespace: str, name: str, container: str, *, lines: int) -> str:
+        """Return the last lines that the container wrote."""
+        query = urlencode({"container": container, "tailLines": lines, "limitBytes": 64 * 1024})
+        data = await self._request("GET", f"{POD.path(namespace, name, 'log')}?{query}")
+        return data.decode("utf-8", errors="replace")
+
+    async def _json(
+        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+    ) -> Object:
+        answer: Object = json.loads(await self._request(method, path, body, content_type=content_type))
+        return answer
+
+    async def _request(
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+    ) -> bytes:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            prepared = await self._api.param_serialize(
+                method, path, header_params=headers, auth_settings=["BearerToken"], body=body
+            )
+            response = await self._api.call_api(*prepared, _request_timeout=REQUEST_TIMEOUT)
+            data: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"the API server did not answer: {error!r}") from error
+        if not 200 <= response.status < 300:
+            raise _error_of(response.status, data)
+        return data
+
+
+def _error_of(status: int, data: bytes) -> ApiError:
+    try:
+        answer = json.loads(data)
+        return ApiError(status, str(answer.get("reason", "")), str(answer.get("message", "")))
+    except (ValueError, AttributeError):
+        return ApiError(status, "", data[:500].decode("utf-8", errors="replace"))

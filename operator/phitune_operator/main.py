@@ -1,0 +1,135 @@
+"""`python -m phitune_operator.main`: the process of the operator's image.
+
+One process serves the cluster; the chart runs one replica and never two at once. It ends on SIGTERM or
+SIGINT; what it was doing is picked up by the next.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import aiohttp
+import kopf
+
+from phitune_operator import handlers, health, logs, names
+from phitune_operator.clock import utc_now
+from phitune_operator.kube import ApiError, Kube
+from phitune_operator.logs import LOGGER
+from phitune_operator.observe import Observer
+from phitune_operator.observed import Settings
+from phitune_operator.progress import ProgressPoller
+from phitune_operator.queue import WorkQueue, work
+from phitune_operator.reconcile import Reconciler
+from phitune_operator.resync import Resync
+from phitune_operator.store import Store
+
+NUM_WORKERS = 16
+"""Jobs that are looked at concurrently; most of a look is waiting for the API server or for rank 0."""
+START_PAUSE = 5.0
+"""Seconds between two tries to see the cluster at the start."""
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; the environment holds the defaults."""
+    parser = argparse.ArgumentParser(
+        prog="phitune_operator", description="Runs FineTuneJobs on this cluster."
+    )
+    parser.add_argument(
+        "--trainer-image",
+        default=os.environ.get("PHITUNE_TRAINER_IMAGE", ""),
+        help="image of the pods of a job that names none (PHITUNE_TRAINER_IMAGE)",
+    )
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        dest="namespaces",
+        metavar="NAMESPACE",
+        help="serve this namespace only; repeatable (PHITUNE_NAMESPACES, comma-separated; default: all)",
+    )
+    parser.add_argument(
+        "--log-level",
+        default=os.environ.get("PHITUNE_LOG_LEVEL", "info"),
+        choices=["debug", "info", "warning", "error"],
+        help="least severe lines that are logged (PHITUNE_LOG_LEVEL; default: info)",
+    )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        default=health.PORT,
+        help="port of /healthz and /readyz (default: %(default)s)",
+    )
+    options = parser.parse_args(argv)
+    if not options.trainer_image:
+        parser.error("no trainer image: give --trainer-image or set PHITUNE_TRAINER_IMAGE")
+    if options.namespaces is None:
+        options.namespaces = [
+            name for name in re.split(r"[,\s]+", os.environ.get("PHITUNE_NAMESPACES", "")) if name
+        ]
+    return options
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serve until a signal comes."""
+    probes = health.Health()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await probes.serve(options.health_port)
+        stack.push_async_callback(server.cleanup)
+        kube = await Kube.connect()
+        stack.push_async_callback(kube.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        store, queue = Store(), WorkQueue()
+        observer = Observer(
+            kube, store, ProgressPoller(session), Settings(trainer_image=options.trainer_image)
+        )
+        reconciler = Reconciler(kube, store, queue, observer, clock=utc_now)
+        resync = Resync(kube, store, queue, options.namespaces)
+        await see_cluster(resync)
+        probes.ready(resync)
+        LOGGER.info(
+            "serving %s; %d job(s)", ", ".join(options.namespaces) or "all namespaces", len(store.jobs())
+        )
+        async with asyncio.TaskGroup() as tasks:
+            mine = [tasks.create_task(work(queue, reconciler.look)) for _ in range(NUM_WORKERS)]
+            mine.append(tasks.create_task(resync.run()))
+            await kopf.operator(
+                registry=handlers.registry(store, queue),
+                settings=handlers.settings(),
+                standalone=True,
+                # Only peering uses it; without it kopf asks for the user's name, and a pod's user has none.
+                identity=cast(Any, names.MANAGER),
+                clusterwide=not options.namespaces,
+                namespaces=options.namespaces,
+            )
+            for task in mine:
+                task.cancel()
+    LOGGER.info("stopped")
+
+
+async def see_cluster(resync: Resync) -> None:
+    """Fill the store, however long the API server or a CRD makes us wait."""
+    while True:
+        try:
+            await resync.fill()
+        except ApiError as error:
+            hint = (
+                "; are the CRDs of Phitune and of the training-operator installed?" if error.not_found else ""
+            )
+            LOGGER.warning("cannot read the cluster: %s%s; trying again in %.0f s", error, hint, START_PAUSE)
+            await asyncio.sleep(START_PAUSE)
+        else:
+            return
+
+
+def main() -> None:
+    """Run the operator as the command line and the environment say."""
+    options = parse_arguments()
+    logs.set_up(options.log_level)
+    asyncio.run(run(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Everything that is known about one job at one moment: what `observe` gathers and `plan` decides on."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from phitune_operator import names
+from phitune_operator.api import FineTuneJob, FineTuneJobSpec
+from phitune_operator.kinds import Key, Kind, Object, is_terminating, kind_of, labels_of, name_of, uid_of
+from phitune_operator.placement import Node
+from phitune_operator.pods import PodView
+from phitune_operator.refusals import Refusal
+from phitune_operator.reports import ProgressReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the operator itself was told at its start."""
+
+    trainer_image: str
+    """Image of a job that names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """One job and everything around it."""
+
+    now: datetime
+    settings: Settings
+    raw: Object
+    """The FineTuneJob as the API server holds it."""
+    job: FineTuneJob | None
+    """The same, typed; None if the operator cannot read it."""
+    unreadable: tuple[str, ...] = ()
+    """Why not: one "path: message" a problem."""
+    claim: Object | None = None
+    """The claim of the volume, whoever made it."""
+    config_map: Object | None = None
+    prepare: Object | None = None
+    gangs: tuple[Object, ...] = ()
+    """PyTorchJobs of the job, every attempt."""
+    pods: tuple[PodView, ...] = ()
+    """Pods of prepare and of every attempt."""
+    nodes: tuple[Node, ...] | None = None
+    """The cluster's GPU nodes; read only while the placement is open."""
+    refusal: Refusal | None = None
+    """The last write of this job that was refused, until one succeeds."""
+    progress: ProgressReport | None = None
+    """What rank 0 answered last."""
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return Key(self.raw["metadata"]["namespace"], name_of(self.raw))
+
+    @property
+    def uid(self) -> str:
+        """Tells this job from an earlier one of its name."""
+        return uid_of(self.raw)
+
+    @property
+    def readable(self) -> FineTuneJob:
+        """The job, where it is known that it can be read."""
+        assert self.job is not None
+        return self.job
+
+    @property
+    def spec(self) -> FineTuneJobSpec:
+        """The spec of a job that can be read."""
+        return self.readable.spec
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The status as it stands; empty before the first pass."""
+        return self.raw.get("status") or {}
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the job is being deleted."""
+        return is_terminating(self.raw)
+
+    @property
+    def attempt(self) -> int:
+        """The newest attempt there ever was: what status says, and never less than what exists."""
+        return max([int(self.status.get("attempt") or 0), *(attempt_of(gang) for gang in self.gangs)])
+
+    @property
+    def gang(self) -> Object | None:
+        """The PyTorchJob of the newest attempt."""
+        return next((gang for gang in self.gangs if attempt_of(gang) == self.attempt), None)
+
+    @property
+    def gang_pods(self) -> tuple[PodView, ...]:
+        """Pods of the newest attempt."""
+        return tuple(pod for pod in self.pods if pod.attempt is not None and pod.attempt == self.attempt)
+
+    @property
+    def prepare_pods(self) -> tuple[PodView, ...]:
+        """Pods of the prepare Job."""
+        return tuple(pod for pod in self.pods if pod.attempt is None)
+
+
+def attempt_of(gang: Object) -> int:
+    """Return which attempt a PyTorchJob is."""
+    text = labels_of(gang).get(names.LABEL_ATTEMPT, "")
+    return int(text) if text.isdecimal() else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Create:
+    """Create this object, unless one of its name exists."""
+
+    kind: Kind
+    body: Object
+
+    @classmethod
+    def of(cls, body: Object) -> "Create":
+        """Create an object that names its kind."""
+        return cls(kind=kind_of(body), body=body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delete:
+    """Delete this very object (its uid, not just its name)."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def of(cls, kind: Kind, obj: Object) -> "Delete":
+        """Delete an object that was read."""
+        metadata = obj["metadata"]
+        return cls(kind=kind, namespace=metadata["namespace"], name=metadata["name"], uid=uid_of(obj))
+
+
+Action = Create | Delete
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announcement:
+    """An Event to post about the job."""
+
+    reason: str
+    message: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do about one job now, and what to say of it."""
+
+    status: dict[str, Any]
+    """The whole status that the job shall have."""
+    actions: tuple[Action, ...] = ()
+    """Writes, in this order; they follow the status."""
+    announcements: tuple[Announcement, ...] = ()
+    """Events; posted once the status is written."""
+    look_again: float | None = None
+    """Seconds after which time alone may change the plan; None if only a change can."""

@@ -1,0 +1,125 @@
+"""Which GPUs a job gets: one product for the whole gang, from what the cluster's own labels say.
+
+Pure: nodes come in as data. The labels are those of GPU feature discovery.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from phitune_operator import names
+from phitune_operator.blocked import BlockedError
+from phitune_operator.kinds import Object, labels_of, name_of
+
+LABEL_MAJOR = "nvidia.com/gpu.compute.major"
+LABEL_MINOR = "nvidia.com/gpu.compute.minor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node with GPUs."""
+
+    name: str
+    labels: Mapping[str, str]
+    num_gpus: int
+    """GPUs that pods can ask for, free or not."""
+    is_schedulable: bool = True
+
+    @property
+    def product(self) -> str:
+        """Value of `nvidia.com/gpu.product`; empty if nothing labelled the node."""
+        return self.labels.get(names.LABEL_GPU_PRODUCT, "")
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        """Major and minor, such as (9, 0); None if nothing labelled the node."""
+        major, minor = self.labels.get(LABEL_MAJOR, ""), self.labels.get(LABEL_MINOR, "")
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What the gang runs on, and why, in words."""
+
+    product: str = ""
+    """Empty on CPU, and where the GPUs have no product label."""
+    compute_capability: tuple[int, int] | None = None
+    reason: str
+
+
+def gpu_node(node: Object) -> Node | None:
+    """Read a node as the API server holds it; None if it has no GPU."""
+    allocatable = (node.get("status") or {}).get("allocatable") or {}
+    text = str(allocatable.get(names.GPU_RESOURCE, "0"))
+    if not text.isdecimal() or int(text) == 0:
+        return None
+    return Node(
+        name=name_of(node),
+        labels=labels_of(node),
+        num_gpus=int(text),
+        is_schedulable=not (node.get("spec") or {}).get("unschedulable", False),
+    )
+
+
+def choose(
+    nodes: Iterable[Node],
+    *,
+    num_nodes: int,
+    gpus_per_node: int,
+    products: Sequence[str] = (),
+    node_selector: Mapping[str, str] | None = None,
+) -> Placement:
+    """Choose the product that the gang runs on.
+
+    `products`: those allowed, best first; empty: any, the newest architecture first.
+    Raises BlockedError (NoSuchGPU), with what the cluster has, if no product has that many such nodes.
+    """
+    if gpus_per_node == 0:
+        return Placement(reason="CPU, because gpusPerNode is 0")
+    wanted = node_selector or {}
+    groups: dict[str, list[Node]] = defaultdict(list)
+    for node in nodes:
+        if node.is_schedulable and wanted.items() <= node.labels.items():
+            groups[node.product].append(node)
+    order = list(products) or sorted(groups, key=lambda product: _preference(groups[product]))
+    for product in order:
+        fitting = [node for node in groups.get(product, []) if node.num_gpus >= gpus_per_node]
+        if len(fitting) >= num_nodes:
+            return Placement(
+                product=product,
+                compute_capability=fitting[0].compute_capability,
+                reason=_reason(product, products, len(fitting), gpus_per_node),
+            )
+    raise BlockedError("NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, bool(wanted)))
+
+
+def _preference(group: Sequence[Node]) -> tuple[int, int, int, str]:
+    major, minor = group[0].compute_capability or (0, 0)
+    return (-major, -minor, -len(group), group[0].product)
+
+
+def _reason(product: str, products: Sequence[str], num_nodes: int, gpus_per_node: int) -> str:
+    what = product or "GPUs without a product label"
+    why = "first of spec.resources.gpuProducts that fits" if products else "newest GPUs that fit"
+    return f"{what}: {why} ({num_nodes} node(s) with at least {gpus_per_node})"
+
+
+def _refusal(
+    groups: Mapping[str, Sequence[Node]],
+    num_nodes: int,
+    gpus_per_node: int,
+    products: Sequence[str],
+    selected: bool,
+) -> str:
+    asked = f"{num_nodes} node(s) with {gpus_per_node} GPU(s) each"
+    if products:
+        asked += f" of {' or '.join(products)}"
+    have = [
+        f"{len(group)} node(s) with {max(node.num_gpus for node in group)}x {product or 'unlabelled GPU'}"
+        for product, group in sorted(groups.items())
+    ]
+    where = "nodes that spec.resources.nodeSelector selects have" if selected else "cluster has"
+    return (
+        f"no such GPUs: spec.resources asks for {asked}; the {where} {', '.join(have) or 'no GPU'}. "
+        "Change spec.resources (gpuProducts, gpusPerNode, nodes), or add nodes; gpusPerNode: 0 trains on CPU"
+    )

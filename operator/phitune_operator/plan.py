@@ -1,0 +1,383 @@
+"""What the operator does about a job: one pure function, from everything observed to writes and status.
+
+It reads as a list of questions. A pass does what can be done now and is run again whenever something changes,
+so that any order of events, any crash and any replay ends in the same place. What must survive a crash stands
+in status, and status is written before the writes that depend on it:
+
+- `attempt` names the newest gang; the condition Running with reason Creating says that it may not exist yet.
+- The condition Restarting says that the end of that gang is judged and counted: what is left of it is cleared
+  away, and the next attempt follows.
+- The condition Suspended says that the gang was stopped, or is being stopped, for `spec.runPolicy.suspend`.
+- `placement` holds what was decided at the first start.
+"""
+
+from datetime import timedelta
+
+from phitune_operator import decide, names
+from phitune_operator.blocked import BlockedError
+from phitune_operator.clock import from_text
+from phitune_operator.draft import Draft
+from phitune_operator.fields import seconds
+from phitune_operator.kinds import FINETUNEJOB, JOB, POD, PYTORCHJOB, Kind, Object, is_terminating
+from phitune_operator.observed import Create, Delete, Observed, Plan
+from phitune_operator.policies import acceptance, deadline, gang_end, prepare, restart, ttl
+from phitune_operator.policies.gang_end import End, Verdict
+from phitune_operator.render.config_map import config_map
+from phitune_operator.render.prepare_job import prepare_job
+from phitune_operator.render.pytorchjob import pytorchjob
+from phitune_operator.render.subject import Subject
+from phitune_operator.render.volume import claim
+from phitune_operator.status import condition_of, duration_text, flipped_at, is_true, summary
+
+POLL = 5.0
+"""Seconds between two looks at a gang that runs: how fresh the progress in status is."""
+RECHECK = 10.0
+"""Seconds between two looks at what no watch tells: a claim of the user's, nodes, why pods are not made."""
+CREATING, STOPPING = "Creating", "Stopping"
+
+
+def plan(seen: Observed) -> Plan:
+    """Decide what to do about a job now. Pure: the clock, too, is in what was seen."""
+    draft = Draft(seen)
+    if seen.is_deleted:
+        return Plan(status=seen.status)  # owner references take the children along
+    if is_finished(seen):
+        after_finish(seen, draft)
+    elif seen.job is None:
+        acceptance.refuse(draft, BlockedError("InvalidSpec", "; ".join(seen.unreadable)))
+        draft.status.setdefault("phase", "Pending")
+    elif is_too_late(seen, draft):
+        draft.fail(
+            "DeadlineExceeded", f"not done within activeDeadline ({seen.spec.run_policy.active_deadline})"
+        )
+        draft.look_again(0)
+    elif seen.spec.run_policy.suspend and not has_succeeded(seen):
+        suspend(seen, draft)
+    else:
+        try:
+            go_on(seen, draft)
+        except BlockedError as problem:
+            wait_for_change(seen, draft, problem)
+    return draft.plan()
+
+
+def is_finished(seen: Observed) -> bool:
+    """Whether the job has come to its end, good or bad."""
+    return is_true(seen.status, names.CONDITION_SUCCEEDED) or is_true(seen.status, names.CONDITION_FAILED)
+
+
+def after_finish(seen: Observed, draft: Draft) -> None:
+    """Stop what still runs, keep what has ended for its logs, and remove the job when its time has come."""
+    if is_true(seen.status, names.CONDITION_FAILED):
+        stop_leftovers(seen, draft)
+    if seen.job is None or seen.spec.run_policy.ttl_after_finished is None:
+        return
+    left = ttl.time_left(
+        ttl=timedelta(seconds=seconds(seen.spec.run_policy.ttl_after_finished)),
+        finished_at=from_text(seen.status.get("completionTime")),
+        now=seen.now,
+    )
+    if left == timedelta():
+        draft.do(Delete.of(FINETUNEJOB, seen.raw))
+    elif left is not None:
+        draft.look_again(left)
+
+
+def stop_leftovers(seen: Observed, draft: Draft) -> None:
+    """End the processes of a failed job. A gang that ended by itself keeps its ended pods, for their logs."""
+    if seen.prepare is not None and any(pod.is_live for pod in seen.prepare_pods):
+        clear_away(draft, JOB, seen.prepare)
+    live = [pod for pod in seen.gang_pods if pod.is_live]
+    if seen.gang is None or not (live or not seen.gang_pods):
+        return
+    if any(pod.has_ended and not pod.has_succeeded for pod in seen.gang_pods):
+        for pod in live:
+            if not pod.is_terminating:
+                draft.do(Delete(kind=POD, namespace=seen.key.namespace, name=pod.name, uid=pod.uid))
+    else:
+        clear_away(draft, PYTORCHJOB, seen.gang)
+
+
+def is_too_late(seen: Observed, draft: Draft) -> bool:
+    """Whether the job has used up the time it may take; asks for a look when it will have."""
+    limit = seen.spec.run_policy.active_deadline
+    left = deadline.time_left(
+        deadline=timedelta(seconds=seconds(limit)) if limit else None,
+        started_at=from_text(seen.status.get("startTime")),
+        now=seen.now,
+    )
+    if left:
+        draft.look_again(left)
+    return left == timedelta()
+
+
+def has_succeeded(seen: Observed) -> bool:
+    """Whether the gang has just ended well: then there is nothing to suspend."""
+    pods = seen.gang_pods
+    return len(pods) == seen.spec.resources.nodes and all(pod.has_succeeded for pod in pods)
+
+
+def suspend(seen: Observed, draft: Draft) -> None:
+    """Stop the gang (its pods save and leave) and wait until nothing runs."""
+    if seen.prepare is not None and not is_true(seen.status, names.CONDITION_PREPARED):
+        clear_away(draft, JOB, seen.prepare)
+    for gang in seen.gangs:
+        clear_away(draft, PYTORCHJOB, gang)
+    running = [pod.name for pod in seen.pods if pod.is_live]
+    draft.set("phase", "Suspended")
+    draft.set_condition(names.CONDITION_RUNNING, False, "Suspended", "spec.runPolicy.suspend is true")
+    if running or draft.actions:
+        message = f"{len(running)} pod(s) are saving and stopping" if running else "stopping"
+        draft.set_condition(names.CONDITION_SUSPENDED, False, STOPPING, message)
+        draft.look_again(RECHECK)
+    elif draft.set_condition(names.CONDITION_SUSPENDED, True, "Suspended", "spec.runPolicy.suspend is true"):
+        draft.announce("Suspended", "stopped; with spec.runPolicy.suspend: false it goes on")
+
+
+def go_on(seen: Observed, draft: Draft) -> None:
+    """Bring the job one step closer to its end. Raises BlockedError where it cannot go on."""
+    if seen.gang is None or not seen.gang_pods:
+        decide.check(seen)
+    subject, placement = decide.subject_of(seen)
+    draft.set("placement", placement)
+    places = {"claim": subject.claim_name, "run": subject.run_folder}
+    draft.set("artifacts", {**(seen.status.get("artifacts") or {}), **places})
+    draft.status.setdefault("restarts", 0)
+    provide(seen, subject, draft)
+    if not is_prepared(seen, draft):
+        get_prepared(seen, subject, draft)
+    else:
+        train(seen, subject, draft)
+    acceptance.accept(seen, draft, placement.get("reason", ""))
+    draft.set(
+        "summary",
+        summary(
+            draft.status,
+            nodes=subject.num_nodes,
+            gpus_per_node=subject.gpus_per_node,
+            processes_per_node=subject.processes_per_node,
+        ),
+    )
+
+
+def wait_for_change(seen: Observed, draft: Draft, problem: BlockedError) -> None:
+    """Say what keeps the job from going on, and look again: not everything that could help is watched."""
+    acceptance.refuse(draft, problem)
+    if seen.gang is None:
+        draft.set("phase", "Pending")
+    draft.look_again(RECHECK)
+
+
+def provide(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Make the volume and the config, unless they are there."""
+    wanted_claim = claim(subject)
+    if wanted_claim is not None and seen.claim is None:
+        draft.do(Create.of(wanted_claim))
+    if seen.config_map is None:
+        draft.do(Create.of(config_map(subject)))
+
+
+def is_prepared(seen: Observed, draft: Draft) -> bool:
+    """Whether model and data are on the volume; once said, it stays so."""
+    if is_true(seen.status, names.CONDITION_PREPARED):
+        return True
+    if seen.prepare is None or is_terminating(seen.prepare):
+        return False
+    if prepare.how_it_stands(seen.prepare, seen.prepare_pods).stage is not prepare.Stage.DONE:
+        return False
+    if draft.set_condition(names.CONDITION_PREPARED, True, "Prepared", "model and data are on the volume"):
+        draft.announce("Prepared", "model and data are on the volume")
+    return True
+
+
+def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Start the prepare Job, wait for it, or fail with what it said."""
+    draft.set("phase", "Preparing")
+    draft.set_condition(names.CONDITION_RUNNING, False, "Preparing", "model and data come first")
+    leave_suspension(draft)
+    if seen.prepare is None:
+        draft.set_condition(names.CONDITION_PREPARED, False, CREATING, "the prepare Job is being created")
+        draft.do(Create.of(prepare_job(subject)))
+        return
+    if is_terminating(seen.prepare):
+        draft.look_again(POLL)
+        return
+    if runs_another_image(seen.prepare, subject.image) and any(pod.bad_image for pod in seen.prepare_pods):
+        clear_away(draft, JOB, seen.prepare)
+        return
+    preparation = prepare.how_it_stands(seen.prepare, seen.prepare_pods)
+    if preparation.stage is prepare.Stage.FAILED:
+        draft.record_failure(preparation.reason, preparation.message, preparation.pod)
+        draft.fail(preparation.reason, preparation.message)
+        return
+    waiting = next((pod.unschedulable for pod in seen.prepare_pods if pod.unschedulable), "")
+    message = waiting or "model and data are being fetched or checked"
+    draft.set_condition(names.CONDITION_PREPARED, False, "Unschedulable" if waiting else "Preparing", message)
+    draft.look_again(RECHECK)
+
+
+def train(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Start a gang, follow it, and judge its end."""
+    draft.set("attempt", seen.attempt)
+    if is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen):
+        follow_up(seen, subject, draft)
+    elif seen.attempt == 0:
+        start_attempt(seen, subject, draft)
+    elif seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == CREATING:
+        create_gang(seen, subject, draft)
+    elif seen.gang is None or is_terminating(seen.gang):
+        message = f"PyTorchJob {names.pytorchjob(subject.name, seen.attempt)} was deleted"
+        judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="GangDeleted", message=message))
+    elif runs_another_image(seen.gang, subject.image) and any(pod.bad_image for pod in seen.gang_pods):
+        message = f"spec.image is now {subject.image}"
+        judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="ImageChanged", message=message))
+    else:
+        end = gang_end.how_it_ended(seen.gang, seen.gang_pods, num_pods=subject.num_nodes, now=seen.now)
+        if end is None:
+            follow(seen, subject, draft)
+        else:
+            judge(seen, draft, end)
+
+
+def was_suspended(seen: Observed) -> bool:
+    """Whether the gang was stopped for a suspension and nothing has started since."""
+    condition = condition_of(seen.status, names.CONDITION_SUSPENDED)
+    return condition.get("status") == "True" or condition.get("reason") == STOPPING
+
+
+def leave_suspension(draft: Draft) -> None:
+    """Say that the job goes on, if it was suspended."""
+    if draft.condition(names.CONDITION_SUSPENDED) and draft.set_condition(
+        names.CONDITION_SUSPENDED, False, "Resumed", "spec.runPolicy.suspend is false"
+    ):
+        draft.announce("Resumed", "goes on from its last checkpoint")
+
+
+def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Clear away an attempt that is over; start the next when nothing of it runs and the pause is past."""
+    for gang in seen.gangs:
+        clear_away(draft, PYTORCHJOB, gang)
+    if seen.gangs or any(pod.is_live for pod in seen.gang_pods):
+        draft.look_again(POLL)
+        return
+    wait = timedelta()
+    if is_true(seen.status, names.CONDITION_RESTARTING):
+        wait = restart.wait_left(
+            ended_at=flipped_at(seen.status, names.CONDITION_RESTARTING),
+            pause=pause_before_next(draft),
+            now=seen.now,
+        )
+    if wait:
+        draft.look_again(wait)
+    else:
+        start_attempt(seen, subject, draft)
+
+
+def pause_before_next(draft: Draft) -> timedelta:
+    """How long to wait after the end that the condition Restarting tells of."""
+    condition = draft.condition(names.CONDITION_RESTARTING)
+    return restart.pause_before(
+        counted=int(draft.status.get("restartsCounted") or 0),
+        was_fault=condition.get("reason") in gang_end.FAULT_REASONS,
+    )
+
+
+def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Take the next number, then create the gang of that name."""
+    attempt = seen.attempt + 1
+    draft.set("attempt", attempt)
+    draft.set("restarts", attempt - 1)
+    draft.status.setdefault("restartsCounted", 0)
+    draft.stamp("startTime")
+    if draft.condition(names.CONDITION_RESTARTING):
+        draft.set_condition(names.CONDITION_RESTARTING, False, "Restarted", f"attempt {attempt} follows")
+    leave_suspension(draft)
+    draft.set_condition(names.CONDITION_RUNNING, False, CREATING, f"attempt {attempt} is being created")
+    draft.announce(
+        "GangCreated",
+        f"attempt {attempt}: {subject.num_nodes} pod(s) x {subject.processes_per_node} process(es); follow: "
+        f"kubectl logs -f -n {subject.namespace} -l {names.LABEL_JOB}={subject.name},{names.LABEL_RANK}=0",
+    )
+    draft.set("phase", "Pending" if attempt == 1 else "Restarting")
+    draft.do(Create.of(pytorchjob(subject, attempt)))
+
+
+def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Create the gang whose number is taken already."""
+    draft.do(Create.of(pytorchjob(subject, seen.attempt)))
+
+
+def follow(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Say how a gang does that has not ended."""
+    pods = seen.gang_pods
+    ready = sum(pod.is_ready or pod.has_succeeded for pod in pods)
+    if ready == subject.num_nodes:
+        draft.set_condition(names.CONDITION_RUNNING, True, "Training", f"all {ready} pod(s) run")
+        evaluates = seen.progress is not None and seen.progress.state in ("baseline", "evaluating")
+        draft.set("phase", "Evaluating" if evaluates else "Running")
+        draft.look_again(POLL)
+    else:
+        waiting = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
+        message = f"{ready} of {subject.num_nodes} pod(s) run" + (f"; {waiting}" if waiting else "")
+        draft.set_condition(
+            names.CONDITION_RUNNING, False, "Unschedulable" if waiting else "Starting", message
+        )
+        draft.look_again(POLL)
+    draft.take_progress(seen.progress)
+
+
+def judge(seen: Observed, draft: Draft, end: End) -> None:
+    """Write down how an attempt ended, once, and what follows from it."""
+    rank_zero = next((pod for pod in seen.gang_pods if pod.is_rank_zero and pod.report), None)
+    draft.take_last_words(rank_zero.report if rank_zero else None)
+    if end.verdict is Verdict.SUCCEEDED:
+        succeed(draft, end)
+        return
+    draft.record_failure(end.reason, end.message, end.pod, attempt=seen.attempt)
+    counted = int(seen.status.get("restartsCounted") or 0)
+    limit = seen.spec.run_policy.restart_limit
+    if end.verdict is Verdict.USER_ERROR:
+        draft.fail(end.reason, end.message)
+    elif end.verdict is Verdict.FAULT and restart.is_budget_spent(counted=counted, limit=limit):
+        draft.fail("RestartLimit", f"failed after {counted} restart(s) (restartLimit {limit}): {end.message}")
+    else:
+        start_over(seen, draft, end, counted)
+
+
+def succeed(draft: Draft, end: End) -> None:
+    """End the job as succeeded."""
+    draft.set("phase", "Succeeded")
+    draft.stamp("completionTime")
+    draft.set("failure", None)
+    draft.set_condition(names.CONDITION_RUNNING, False, "Completed", end.message)
+    if draft.set_condition(names.CONDITION_SUCCEEDED, True, end.reason, end.message):
+        run = (draft.status.get("artifacts") or {}).get("run")
+        draft.announce("Succeeded", end.message + (f"; results are in {run} on the volume" if run else ""))
+
+
+def start_over(seen: Observed, draft: Draft, end: End, counted: int) -> None:
+    """Begin a restart: count it if it is the job's fault, then clear the gang away."""
+    if end.verdict is Verdict.FAULT:
+        draft.set("restartsCounted", counted + 1)
+    draft.set("phase", "Restarting")
+    draft.set_condition(names.CONDITION_RUNNING, False, end.reason, end.message)
+    draft.set_condition(names.CONDITION_RESTARTING, True, end.reason, end.message)
+    pause = pause_before_next(draft)
+    when = f" in {duration_text(pause)}" if pause > restart.DISRUPTION_PAUSE else ""
+    draft.announce(end.reason, f"attempt {seen.attempt}: {end.message}; starts again{when}", is_warning=True)
+    if seen.gang is not None:
+        clear_away(draft, PYTORCHJOB, seen.gang)
+    draft.look_again(POLL)
+
+
+def clear_away(draft: Draft, kind: Kind, obj: Object) -> None:
+    """Delete an object, unless that is under way."""
+    if not is_terminating(obj):
+        draft.do(Delete.of(kind, obj))
+
+
+def runs_another_image(child: Object, image: str) -> bool:
+    """Whether a Job or PyTorchJob was made for another image than the job has now."""
+    spec = child["spec"]
+    template = spec["template"] if "template" in spec else spec["pytorchReplicaSpecs"]["Master"]["template"]
+    return bool(template["spec"]["containers"][0]["image"] != image)

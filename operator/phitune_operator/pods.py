@@ -1,0 +1,122 @@
+"""A pod as the plan sees it: how it stands, how it ended, and why it does not start."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from phitune_operator import names
+from phitune_operator.clock import from_text
+from phitune_operator.kinds import Object, is_terminating, labels_of, name_of, uid_of
+from phitune_operator.reports import EndReport, clean, read_end
+
+IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+"""Reasons of a waiting container whose image cannot be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodView:
+    """One pod of a job."""
+
+    name: str
+    uid: str
+    attempt: int | None
+    """None for a pod of the prepare Job."""
+    is_rank_zero: bool
+    phase: str
+    node: str
+    address: str
+    is_ready: bool
+    is_terminating: bool
+    is_gone: bool
+    """Terminating on a node that does not answer: nobody there can end it, and nothing waits for it."""
+    exit_code: int | None
+    """Of the container that does the work; None while it has not ended, or if it never started."""
+    finished_at: datetime | None
+    cause: str
+    """Kubernetes's word for the end: OOMKilled, Evicted, Preempting, Error ...; empty if there is none."""
+    message: str
+    """Kubernetes's sentence for the end or for what the pod waits for; empty if there is none."""
+    disruption: str
+    """Why the cluster took the pod away (a condition's reason), or empty."""
+    bad_image: str
+    """Image that cannot be pulled, or empty."""
+    unschedulable: str
+    """Why no node takes the pod, or empty."""
+    report: EndReport | None
+    log_tail: tuple[str, ...] = ()
+    """Last lines of its log; read only for a pod that ended without last words."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its work is over, well or not."""
+        return self.exit_code is not None or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether it ended with exit code 0."""
+        return self.exit_code == 0 and self.phase != "Failed"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether processes may still run in it."""
+        return not self.has_ended and not self.is_gone
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """Last lines of its log: as it told them itself, or else as they were read."""
+        told = tuple(self.report.last_lines) if self.report else ()
+        return told or self.log_tail
+
+
+def view(pod: Object) -> PodView:
+    """Read a pod as the API server holds it; whether its node answers is not known from that."""
+    status: Mapping[str, Any] = pod.get("status") or {}
+    labels = labels_of(pod)
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
+    ended = _ended_container(status)
+    phase = str(status.get("phase", "Pending"))
+    scheduled = conditions.get("PodScheduled", {})
+    disrupted = conditions.get("DisruptionTarget", {})
+    attempt = labels.get(names.LABEL_ATTEMPT, "")
+    return PodView(
+        name=name_of(pod),
+        uid=uid_of(pod),
+        attempt=int(attempt) if attempt.isdecimal() else None,
+        is_rank_zero=labels.get(names.LABEL_RANK) == "0",
+        phase=phase,
+        node=str(pod.get("spec", {}).get("nodeName", "")),
+        address=str(status.get("podIP", "")),
+        is_ready=conditions.get("Ready", {}).get("status") == "True",
+        is_terminating=is_terminating(pod),
+        is_gone=False,
+        exit_code=ended.get("exitCode"),
+        finished_at=from_text(ended.get("finishedAt")),
+        cause=clean(str(status.get("reason") or ended.get("reason") or "")),
+        message=clean(str(status.get("message") or "")),
+        disruption=str(disrupted.get("reason", "")) if disrupted.get("status") == "True" else "",
+        bad_image=_bad_image(status),
+        unschedulable=(
+            clean(str(scheduled.get("message", "")))
+            if scheduled.get("status") == "False" and phase == "Pending"
+            else ""
+        ),
+        report=read_end(str(ended.get("message", ""))),
+    )
+
+
+def _ended_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") in (names.TRAINER_CONTAINER, names.PREPARE_CONTAINER):
+            state: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
+            return state
+    return {}
+
+
+def _bad_image(status: Mapping[str, Any]) -> str:
+    statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    for container in statuses:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in IMAGE_TROUBLE:
+            return clean(str(container.get("image", "")))
+    return ""

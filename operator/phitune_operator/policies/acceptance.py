@@ -1,0 +1,39 @@
+"""The condition Accepted: whether the job is understood and what it needs is there, or else what to do."""
+
+from phitune_operator import names, refusals
+from phitune_operator.blocked import BlockedError
+from phitune_operator.draft import Draft
+from phitune_operator.observed import Observed
+from phitune_operator.status import is_true
+
+
+def accept(seen: Observed, draft: Draft, message: str) -> None:
+    """Say that the job is accepted, unless a write was refused or an image cannot be pulled."""
+    stage = seen.gang_pods if seen.gang is not None else seen.prepare_pods
+    image = next((pod.bad_image for pod in stage if pod.bad_image), "")
+    if seen.refusal is not None:
+        refuse(draft, BlockedError(seen.refusal.reason, seen.refusal.message))
+    elif image:
+        refuse(
+            draft,
+            BlockedError(
+                "NoImage",
+                f"image {image} cannot be pulled; check its name and tag, and that spec.imagePullSecrets "
+                "names a secret for its registry. It is tried again; spec.image may be changed",
+            ),
+        )
+    elif not _still_refused(draft, has_pods=bool(stage)):
+        draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", message)
+
+
+def refuse(draft: Draft, problem: BlockedError) -> None:
+    """Say what keeps the job from going on."""
+    if draft.set_condition(names.CONDITION_ACCEPTED, False, problem.reason, problem.message):
+        draft.announce(problem.reason, problem.message, is_warning=True)
+
+
+def _still_refused(draft: Draft, *, has_pods: bool) -> bool:
+    """A refusal stands until the write succeeds: until nothing is to be created and pods are there."""
+    if draft.condition(names.CONDITION_ACCEPTED).get("reason") not in refusals.REASONS:
+        return False
+    return draft.creates or (not has_pods and not is_true(draft.status, names.CONDITION_RESTARTING))

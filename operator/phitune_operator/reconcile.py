@@ -1,0 +1,97 @@
+"""One look at one job: observe, plan, write. Every trigger ends here; it is safe to run at any time."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from phitune_operator.apply import announce, carry_out, write_status
+from phitune_operator.kinds import Key
+from phitune_operator.kube import ApiError, Kube
+from phitune_operator.logs import of_job
+from phitune_operator.observe import Observer
+from phitune_operator.observed import Action, Create, Observed, Plan
+from phitune_operator.plan import plan
+from phitune_operator.queue import WorkQueue
+from phitune_operator.store import Store
+
+
+class Reconciler:
+    """Brings jobs one step closer to what they ask for, and asks the queue for the next step."""
+
+    def __init__(
+        self, kube: Kube, store: Store, queue: WorkQueue, observer: Observer, *, clock: Callable[[], datetime]
+    ) -> None:
+        self._kube = kube
+        self._store = store
+        self._queue = queue
+        self._observer = observer
+        self._clock = clock
+
+    async def look(self, key: Key) -> None:
+        """Do one pass and schedule the next; never raises. What failed is tried again, later each time."""
+        log = of_job(key)
+        try:
+            look_again = await self.reconcile(key)
+        except ApiError as error:
+            pause = self._queue.retry(key)
+            log.log(
+                logging.DEBUG if error.conflict else logging.WARNING,
+                "%s; looking again in %.1f s",
+                error,
+                pause,
+            )
+        except Exception:
+            pause = self._queue.retry(key)
+            log.exception("unexpected error; looking again in %.1f s", pause)
+        else:
+            if look_again is not None:
+                self._queue.add(key, after=look_again)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Do one pass; returns in how many seconds time alone asks for another. Raises ApiError."""
+        seen = await self._observer.observe(key, now=self._clock())
+        if seen is None:
+            self._observer.forget(key)
+            self._queue.forget_failures(key)
+            return None
+        todo = plan(seen)
+        await self._say(seen, todo)
+        refusal = await carry_out(self._kube, self._store, todo.actions, owner=seen.raw)
+        self._log(seen, todo)
+        if refusal is None:
+            self._queue.forget_failures(key)
+            return todo.look_again
+        job = self._store.job(key)
+        if job is not None:
+            refused = replace(seen, raw=job, refusal=refusal)
+            await self._say(refused, plan(refused))
+        pause = self._queue.retry(key)
+        of_job(key, seen.attempt).warning(
+            "%s: %s; trying again in %.1f s", refusal.reason, refusal.message, pause
+        )
+        return None
+
+    async def _say(self, seen: Observed, todo: Plan) -> None:
+        """Write the status if it differs, and then the Events that belong to the change."""
+        if await write_status(self._kube, self._store, seen.raw, todo.status):
+            await announce(self._kube, seen.raw, todo.announcements, now=seen.now)
+
+    def _log(self, seen: Observed, todo: Plan) -> None:
+        log = of_job(seen.key, todo.status.get("attempt"))
+        before, after = seen.status.get("phase"), todo.status.get("phase")
+        if before != after:
+            log.info("phase %s -> %s", before or "(new)", after)
+        for announcement in todo.announcements:
+            log.info("%s: %s", announcement.reason, announcement.message)
+        for action in todo.actions:
+            log.info("%s", describe(action))
+
+
+def describe(action: Action) -> str:
+    """Say what a write does, for the log."""
+    if isinstance(action, Create):
+        metadata: dict[str, Any] = action.body["metadata"]
+        return f"created {action.kind} {metadata['name']}"
+    return f"deleted {action.kind} {action.name}"

@@ -1,0 +1,116 @@
+"""What every pod of a job has in common: its security context, the volume, the config, where it may run.
+
+Pods hold no API credentials, write only to the volume and to memory, and pass Pod Security `restricted`.
+"""
+
+from typing import Any
+
+from phitune_operator import names
+from phitune_operator.kinds import Object
+from phitune_operator.render.subject import Subject
+
+NODE_LOSS_TOLERATION_SECONDS = 5
+"""How long a pod stays bound to a node that does not answer; Kubernetes's 300 s would hold up the gang."""
+SCRATCH_PATH = "/tmp"  # noqa: S108 - inside the pod, on a volume of its own
+SCRATCH_SIZE = "10Gi"
+"""Upper bound of what a pod writes there."""
+
+
+def pod_template(subject: Subject, container: Object, *, labels: dict[str, str], affinity: Object) -> Object:
+    """Return a pod template around one container; `affinity` is added to the choice of GPU nodes."""
+    spec: Object = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": names.TERMINATION_GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.POD_USER,
+            "runAsGroup": names.POD_USER,
+            "fsGroup": names.POD_USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": _tolerations(subject),
+        "containers": [container],
+        "volumes": [
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": subject.claim_name}},
+            {"name": "config", "configMap": {"name": names.config_map(subject.name)}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
+        ],
+    }
+    resources = subject.spec.resources
+    if resources.node_selector:
+        spec["nodeSelector"] = dict(sorted(resources.node_selector.items()))
+    if resources.priority_class_name is not None:
+        spec["priorityClassName"] = resources.priority_class_name
+    if subject.spec.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret.name} for secret in subject.spec.image_pull_secrets]
+    if both := {**_product_affinity(subject), **affinity}:
+        spec["affinity"] = both
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def container(
+    subject: Subject, name: str, module: str, *, env: list[Object], resources: Object, **more: Any
+) -> Object:
+    """Return the container that runs a module of the trainer; the user's variables come first, ours win."""
+    ours = [
+        {"name": "HOME", "value": SCRATCH_PATH},
+        {"name": names.ENV_CONFIG, "value": names.CONFIG_FILE},
+        *env,
+    ]
+    taken = {variable["name"] for variable in ours}
+    theirs = [
+        {"name": variable.name, "value": variable.value}
+        for variable in subject.spec.env or []
+        if variable.name not in taken
+    ]
+    return {
+        "name": name,
+        "image": subject.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", module],
+        "env": [*theirs, *ours],
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": names.WORKSPACE_PATH},
+            {"name": "config", "mountPath": names.CONFIG_PATH, "readOnly": True},
+            {"name": "tmp", "mountPath": SCRATCH_PATH},
+        ],
+        **more,
+    }
+
+
+def _tolerations(subject: Subject) -> list[Object]:
+    theirs = [
+        toleration.model_dump(by_alias=True, exclude_none=True)
+        for toleration in subject.spec.resources.tolerations or []
+    ]
+    ours = [
+        {
+            "key": f"node.kubernetes.io/{trouble}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": NODE_LOSS_TOLERATION_SECONDS,
+        }
+        for trouble in ("not-ready", "unreachable")
+    ]
+    return [*theirs, *ours]
+
+
+def _product_affinity(subject: Subject) -> Object:
+    if not subject.product:
+        return {}
+    wanted = {"key": names.LABEL_GPU_PRODUCT, "operator": "In", "values": [subject.product]}
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [wanted]}]
+            }
+        }
+    }

@@ -1,0 +1,61 @@
+"""One GPU product for the whole gang, chosen from the labels of the nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+from phitune_operator.blocked import BlockedError
+from phitune_operator.placement import Node, choose, gpu_node
+
+
+def nodes(product: str, count: int, gpus: int = 8, capability: tuple[int, int] = (8, 0)) -> list[Node]:
+    labels = {
+        "nvidia.com/gpu.product": product,
+        "nvidia.com/gpu.compute.major": str(capability[0]),
+        "nvidia.com/gpu.compute.minor": str(capability[1]),
+    }
+    return [Node(name=f"{product}-{index}", labels=labels, num_gpus=gpus) for index in range(count)]
+
+
+H100 = nodes("H100", 2, capability=(9, 0))
+A100 = nodes("A100", 4)
+V100 = nodes("V100", 4, capability=(7, 0))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "num_nodes", "products", "chosen"),
+    [
+        pytest.param([*V100, *A100, *H100], 2, [], "H100", id="newest that fits"),
+        pytest.param([*V100, *A100, *H100], 3, [], "A100", id="newest is too few"),
+        pytest.param([*A100, *H100], 2, ["A100", "H100"], "A100", id="first of those asked for"),
+        pytest.param([*A100, *H100], 3, ["H100", "A100"], "A100", id="second, for the first is too few"),
+    ],
+)
+def test_product(cluster: list[Node], num_nodes: int, products: list[str], chosen: str) -> None:
+    placement = choose(cluster, num_nodes=num_nodes, gpus_per_node=8, products=products)
+    assert placement.product == chosen
+    assert chosen in placement.reason
+
+
+def test_compute_capability_is_that_of_the_product() -> None:
+    assert choose(V100, num_nodes=1, gpus_per_node=1).compute_capability == (7, 0)
+
+
+def test_two_kinds_are_never_mixed_to_make_up_the_number() -> None:
+    with pytest.raises(BlockedError, match=r"2 node.s. with 8x H100") as refused:
+        choose([*H100, *nodes("A100", 2)], num_nodes=4, gpus_per_node=8)
+    assert refused.value.reason == "NoSuchGPU"
+
+
+def test_selector_bounds_the_choice() -> None:
+    with pytest.raises(BlockedError, match="nodeSelector selects have no GPU"):
+        choose(A100, num_nodes=1, gpus_per_node=1, node_selector={"pool": "mine"})
+
+
+def test_cpu_needs_no_node() -> None:
+    assert choose([], num_nodes=4, gpus_per_node=0).product == ""
+
+
+@pytest.mark.parametrize("allocatable", [{}, {"nvidia.com/gpu": "0"}])
+def test_node_without_gpus_is_none_of_ours(allocatable: dict[str, str]) -> None:
+    assert gpu_node({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}) is None

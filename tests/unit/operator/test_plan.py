@@ -1,0 +1,246 @@
+"""What the operator decides, a situation a row."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.operator_view import NOON, PREPARED, UID, condition, gang, observed, pod, subject
+from phitune_operator.kinds import CLAIM, CONFIG_MAP, FINETUNEJOB, JOB, POD, PYTORCHJOB, Kind, Object
+from phitune_operator.observed import Create, Delete, Observed, Plan
+from phitune_operator.placement import Node
+from phitune_operator.plan import plan
+from phitune_operator.refusals import Refusal
+from phitune_operator.render.config_map import config_map
+from phitune_operator.render.prepare_job import prepare_job
+from phitune_operator.render.volume import claim
+
+CONFIG = config_map(subject())
+VOLUME = claim(subject())
+
+
+def running(*pods: Any, spec: Object | None = None, status: Object | None = None, **more: Any) -> Observed:
+    """A job whose first gang exists, with these pods."""
+    known = {"claim": VOLUME, "config_map": CONFIG, "gangs": (gang(),), "pods": pods}
+    return observed(spec, copy.deepcopy(PREPARED) if status is None else status, **{**known, **more})
+
+
+def prepare(outcome: str) -> Object:
+    """The prepare Job when it is over."""
+    return {**prepare_job(subject()), "status": {"conditions": [{"type": outcome, "status": "True"}]}}
+
+
+def created(todo: Plan) -> list[tuple[Kind, str]]:
+    return [(act.kind, act.body["metadata"]["name"]) for act in todo.actions if isinstance(act, Create)]
+
+
+def deleted(todo: Plan) -> list[tuple[Kind, str]]:
+    return [(act.kind, act.name) for act in todo.actions if isinstance(act, Delete)]
+
+
+def with_condition(kind: str, value: str, reason: str = "", minutes_ago: int = 0) -> Object:
+    """PREPARED and one more condition."""
+    flipped = (NOON - timedelta(minutes=minutes_ago)).isoformat()
+    entry = {"type": kind, "status": value, "reason": reason, "message": "", "lastTransitionTime": flipped}
+    return {**copy.deepcopy(PREPARED), "conditions": [*copy.deepcopy(PREPARED["conditions"]), entry]}
+
+
+def test_first_pass_makes_volume_config_and_prepare_job() -> None:
+    todo = plan(observed())
+    assert created(todo) == [
+        (CLAIM, "digits-workspace"),
+        (CONFIG_MAP, "digits-config"),
+        (JOB, "digits-prepare"),
+    ]
+    assert todo.status["phase"] == "Preparing"
+    assert todo.status["placement"]["image"] == "trainer:1"
+    assert todo.status["artifacts"] == {"claim": "digits-workspace", "run": "runs/team/digits/12345678"}
+    assert condition(todo.status, "Accepted")["status"] == "True"
+
+
+def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
+    seen = running(pod(0), pod(1))
+    seen.raw["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    assert plan(seen) == Plan(status=seen.status)
+
+
+def test_what_is_not_implemented_is_named_and_nothing_is_made() -> None:
+    todo = plan(observed({"queueName": "team", "method": "qlora"}))
+    accepted = condition(todo.status, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "NotImplemented")
+    assert "spec.queueName" in accepted["message"]
+    assert "spec.method" in accepted["message"]
+    assert (todo.actions, todo.status["phase"]) == ((), "Pending")
+
+
+def test_gang_gets_its_number_in_status_before_it_is_created() -> None:
+    done = {
+        "status": {"conditions": [{"type": "Complete", "status": "True"}]},
+        "metadata": {"name": "digits-prepare"},
+    }
+    todo = plan(observed(claim=VOLUME, config_map=CONFIG, prepare=done))
+    assert todo.status["attempt"] == 1
+    assert condition(todo.status, "Running")["reason"] == "Creating"
+    assert created(todo) == [(PYTORCHJOB, "digits-1")]
+    line = "kubectl logs -f -n team -l phitune.dev/job=digits,phitune.dev/rank=0"
+    assert any(line in event.message for event in todo.announcements)
+
+
+def test_prepare_that_found_a_user_error_fails_the_job_at_once() -> None:
+    failed = prepare("Failed")
+    words = '{"exitCode": 2, "message": "train.jsonl:3: not JSON", "failure": {"lastLines": ["a", "b"]}}'
+    culprit = replace(pod(0, code=2, message=words), attempt=None)
+    todo = plan(observed(claim=VOLUME, config_map=CONFIG, prepare=failed, pods=(culprit,)))
+    assert todo.status["phase"] == "Failed"
+    assert condition(todo.status, "Failed")["message"] == "train.jsonl:3: not JSON"
+    assert todo.status["failure"]["exitCode"] == 2
+    assert todo.status["failure"]["lastLines"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase", "reason", "counted"),
+    [
+        pytest.param((pod(0), pod(1)), "Running", "Training", None, id="all run"),
+        pytest.param((pod(0, code=0), pod(1)), "Running", "Training", None, id="master done, worker not"),
+        pytest.param((pod(0, code=0), pod(1, code=0)), "Succeeded", "Completed", None, id="every pod done"),
+        pytest.param(
+            (pod(0, code=0), pod(1, code=1)), "Restarting", "Fault", 1, id="worker failed after master"
+        ),
+        pytest.param((pod(0, code=2), pod(1, code=1)), "Failed", "Failed", None, id="user error"),
+        pytest.param(
+            (pod(0, code=75), pod(1, code=75)), "Restarting", "Interrupted", None, id="saved and left"
+        ),
+    ],
+)
+def test_end_of_a_gang(pods: Any, phase: str, reason: str, counted: int | None) -> None:
+    todo = plan(running(*pods))
+    assert todo.status["phase"] == phase
+    assert condition(todo.status, "Running")["reason"] == reason
+    assert todo.status.get("restartsCounted") == counted
+    assert deleted(todo) == ([(PYTORCHJOB, "digits-1")] if phase == "Restarting" else [])
+
+
+def test_fault_beyond_the_restart_limit_fails_the_job() -> None:
+    status = {**copy.deepcopy(PREPARED), "restartsCounted": 2}
+    todo = plan(running(pod(0, code=1), pod(1), spec={"runPolicy": {"restartLimit": 2}}, status=status))
+    assert condition(todo.status, "Failed")["reason"] == "RestartLimit"
+    assert todo.status["failure"]["pod"] == "digits-1-master-0"
+
+
+def test_next_attempt_waits_until_no_pod_of_the_last_one_runs() -> None:
+    status = with_condition("Restarting", "True", "Fault", minutes_ago=10)
+    still = plan(running(pod(0), pod(1), status=status, gangs=()))
+    assert (created(still), still.look_again) == ([], 5.0)
+    gone = plan(running(replace(pod(0), is_gone=True), status=status, gangs=()))
+    assert created(gone) == [(PYTORCHJOB, "digits-2")]
+    assert gone.status["restarts"] == 1
+
+
+def test_second_fault_waits_ten_seconds() -> None:
+    status = {**with_condition("Restarting", "True", "Fault"), "restartsCounted": 2}
+    todo = plan(running(status=status, gangs=()))
+    assert (created(todo), todo.look_again) == ([], 10.0)
+    later = plan(replace(running(status=status, gangs=()), now=NOON + timedelta(seconds=10)))
+    assert created(later) == [(PYTORCHJOB, "digits-2")]
+
+
+def test_suspend_deletes_the_gang_and_resume_takes_the_next_number() -> None:
+    suspended = {"runPolicy": {"suspend": True}}
+    stopping = plan(running(pod(0), pod(1), spec=suspended))
+    assert deleted(stopping) == [(PYTORCHJOB, "digits-1")]
+    assert condition(stopping.status, "Suspended")["reason"] == "Stopping"
+    stopped = plan(running(spec=suspended, status=dict(stopping.status), gangs=()))
+    assert condition(stopped.status, "Suspended")["status"] == "True"
+    resumed = plan(running(status=dict(stopped.status), gangs=()))
+    assert created(resumed) == [(PYTORCHJOB, "digits-2")]
+    assert resumed.status["restartsCounted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("has", "spec", "reason"),
+    [
+        pytest.param(None, {"claimName": "data", "size": None}, "ClaimNotFound", id="absent"),
+        pytest.param(
+            ["ReadWriteOnce"], {"claimName": "data", "size": None}, "ClaimNotShareable", id="one node only"
+        ),
+        pytest.param(["ReadWriteMany"], {}, "ClaimNotOurs", id="not made for us"),
+    ],
+)
+def test_unusable_claim(has: list[str] | None, spec: Object, reason: str) -> None:
+    found = None if has is None else {"metadata": {"name": "data"}, "spec": {"accessModes": has}}
+    todo = plan(observed({"storage": spec}, claim=found))
+    assert condition(todo.status, "Accepted")["reason"] == reason
+    assert todo.actions == ()
+    assert todo.look_again is not None
+
+
+def test_claim_kept_from_an_earlier_job_of_the_name_is_taken_up() -> None:
+    assert VOLUME is not None
+    kept = copy.deepcopy(VOLUME)
+    kept["metadata"]["labels"]["phitune.dev/job-uid"] = "an-earlier-one"
+    assert (CLAIM, "digits-workspace") not in created(plan(observed(claim=kept)))
+
+
+def test_no_node_with_such_gpus_says_what_there_is() -> None:
+    node = Node(name="n", labels={"nvidia.com/gpu.product": "A100"}, num_gpus=4)
+    resources = {"gpusPerNode": 8, "gpuProducts": ["H100"], "cpu": None, "memory": None}
+    asked = {"resources": resources, "training": {"globalBatchSize": 16}}
+    todo = plan(observed(asked, nodes=(node,)))
+    accepted = condition(todo.status, "Accepted")
+    assert accepted["reason"] == "NoSuchGPU"
+    assert "1 node(s) with 4x A100" in accepted["message"]
+
+
+def test_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
+    todo = plan(running(replace(pod(0, phase="Pending"), bad_image="trainer:nope")))
+    accepted = condition(todo.status, "Accepted")
+    assert (accepted["reason"], "trainer:nope" in accepted["message"]) == ("NoImage", True)
+
+
+def test_refused_write_stays_said_until_it_succeeds() -> None:
+    refused = plan(observed(refusal=Refusal(reason="QuotaExceeded", message="full")))
+    again = plan(observed(status=refused.status))
+    assert condition(again.status, "Accepted")["reason"] == "QuotaExceeded"
+    assert again.announcements == ()
+    through = plan(running(pod(0), pod(1), status={**refused.status, **copy.deepcopy(PREPARED)}))
+    assert condition(through.status, "Accepted")["status"] == "True"
+
+
+def test_failed_job_stops_pods_that_still_run_and_keeps_those_that_ended() -> None:
+    status = with_condition("Failed", "True", "UserError")
+    assert deleted(plan(running(pod(0, code=2), pod(1), status=status))) == [(POD, "digits-1-worker-0")]
+
+
+def test_deadline_ends_the_job() -> None:
+    status = {**copy.deepcopy(PREPARED), "startTime": "2026-01-01T11:00:00Z"}
+    todo = plan(running(pod(0), pod(1), spec={"runPolicy": {"activeDeadline": "1h"}}, status=status))
+    assert condition(todo.status, "Failed")["reason"] == "DeadlineExceeded"
+    after = plan(running(pod(0), pod(1), status=todo.status))
+    assert deleted(after) == [(PYTORCHJOB, "digits-1")]
+
+
+@pytest.mark.parametrize(("age", "expected"), [(4, ([], 1.0)), (5, ([(FINETUNEJOB, "digits")], None))])
+def test_time_to_live(age: int, expected: Any) -> None:
+    ended = (NOON - timedelta(seconds=age)).isoformat()
+    status = {**with_condition("Succeeded", "True"), "completionTime": ended}
+    todo = plan(running(spec={"runPolicy": {"ttlAfterFinished": "5s"}}, status=status))
+    assert (deleted(todo), todo.look_again) == expected
+
+
+def test_status_that_was_lost_never_leads_to_an_attempt_of_an_old_number() -> None:
+    status = {**with_condition("Restarting", "True", "Fault", minutes_ago=10), "attempt": 1}
+    seen = running(status=status, gangs=(gang(4),))
+    assert seen.attempt == 4
+    assert seen.uid == UID
+
+
+def test_same_things_seen_give_the_same_plan() -> None:
+    seen = running(pod(0), pod(1))
+    assert plan(seen) == plan(seen)
+    settled = plan(replace(seen, raw={**seen.raw, "status": plan(seen).status}))
+    assert settled.status == plan(seen).status
+    assert settled.announcements == ()

@@ -1,0 +1,88 @@
+"""The cache of what watches tell, and the order in which jobs are looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from phitune_operator.kinds import FINETUNEJOB, POD, Key
+from phitune_operator.names import LABEL_JOB
+from phitune_operator.queue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue
+from phitune_operator.store import Store
+
+KEY = Key("team", "digits")
+
+
+def pod(version: int, uid: str = "u1", **more: Any) -> dict[str, Any]:
+    metadata = {"name": "p", "namespace": "team", "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": {**metadata, "labels": {LABEL_JOB: "digits"}, "managedFields": ["long"], **more}}
+
+
+def test_older_news_change_nothing() -> None:
+    store = Store()
+    assert store.absorb(POD, pod(10)) == KEY
+    assert store.absorb(POD, pod(9)) is None
+    assert store.absorb(POD, pod(10)) is None
+    assert store.children(KEY, POD)[0]["metadata"]["resourceVersion"] == "10"
+    assert "managedFields" not in store.children(KEY, POD)[0]["metadata"]
+
+
+def test_deleted_object_does_not_come_back_with_late_news() -> None:
+    store = Store()
+    store.absorb(POD, pod(10))
+    assert store.absorb(POD, pod(11), deleted=True) == KEY
+    assert store.absorb(POD, pod(10)) is None
+    assert store.children(KEY, POD) == []
+
+
+def test_late_deletion_does_not_touch_the_next_object_of_the_name() -> None:
+    store = Store()
+    store.absorb(POD, pod(10))
+    store.absorb(POD, pod(20, uid="u2"))
+    assert store.absorb(POD, pod(15), deleted=True) is None
+    assert [obj["metadata"]["uid"] for obj in store.children(KEY, POD)] == ["u2"]
+
+
+def test_resync_drops_what_is_gone_and_keeps_what_came_after_the_list() -> None:
+    store = Store()
+    store.absorb(POD, pod(10))
+    known_before = store.uids(POD)
+    store.absorb(POD, {**pod(30, uid="u9"), "metadata": {**pod(30, uid="u9")["metadata"], "name": "new"}})
+    assert store.replace(POD, [], known_before=known_before) == {KEY}
+    assert [obj["metadata"]["name"] for obj in store.children(KEY, POD)] == ["new"]
+
+
+def test_resync_that_agrees_changes_nothing() -> None:
+    store = Store()
+    store.absorb(FINETUNEJOB, pod(10))
+    assert store.replace(FINETUNEJOB, [pod(10)], known_before=store.uids(FINETUNEJOB)) == set()
+
+
+def test_many_triggers_are_one_look_and_one_during_a_look_is_another() -> None:
+    async def run() -> None:
+        queue = WorkQueue()
+        queue.add(KEY, after=100)
+        queue.add(KEY)
+        queue.add(KEY)
+        assert await queue.take() == KEY
+        queue.add(KEY)
+        other = Key("team", "other")
+        queue.add(other)
+        assert await queue.take() == other, "nobody looks at a job twice at once"
+        queue.done(KEY)
+        assert await asyncio.wait_for(queue.take(), 1) == KEY
+        assert len(queue) == 0
+
+    asyncio.run(run())
+
+
+def test_failures_wait_longer_each_time_until_one_look_goes_well() -> None:
+    async def run() -> None:
+        queue = WorkQueue(jitter=lambda: 1.0)
+        pauses = [queue.retry(KEY) for _ in range(12)]
+        assert pauses[:3] == [FIRST_BACKOFF, 2 * FIRST_BACKOFF, 4 * FIRST_BACKOFF]
+        assert pauses[-1] == LONGEST_BACKOFF
+        queue.forget_failures(KEY)
+        assert queue.retry(KEY) == FIRST_BACKOFF
+
+    asyncio.run(run())
