@@ -1,0 +1,187 @@
+"""`phitune run`: carries out a FineTuneJob on this machine, in the same folders as on a cluster's volume."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from phitune_cli.progress_bar import ProgressBar
+from phitune_cli.this_machine import detect_machine, localize
+from phitune_cli.yaml_documents import UnreadableError, read_manifests
+from phitune_operator import names
+from phitune_operator.api import FineTuneJob
+from phitune_operator.validate import InvalidJobError, not_implemented, read_job
+from phitune_trainer.config import TrainConfig
+from phitune_trainer.errors import UserError
+from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.result import read_result
+from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.same_run import keep_config
+
+_NAMESPACE: Final = "local"
+"""Stands for the namespace of jobs that name none."""
+
+_EPILOG: Final = """\
+examples:
+  phitune run examples/digits.yaml                    train here; again: go on, or show that it is complete
+  phitune run examples/digits.yaml --fresh            a new run beside the old ones
+  phitune run job.yaml --workspace /mnt/big           models, data and runs lie there
+
+Ctrl-C saves and ends; the same command goes on from there. A second Ctrl-C ends at once.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `run` and its options."""
+    parser = subparsers.add_parser(
+        "run",
+        help="fine-tune here, without a cluster",
+        description="Carry out a FineTuneJob on this machine: on its GPUs if it has any, else on its CPUs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="the FineTuneJob, YAML or JSON; - for standard input")
+    parser.add_argument(
+        "--workspace",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="holds models/, data/ and runs/ (default: .)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start a new run instead of going on with the last"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the job; 0: done, 2: what was given is wrong, 75: stopped and saved, others: a fault."""
+    try:
+        job = read_one_job(args.file)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    workspace = args.workspace.resolve()
+    namespace = job.metadata.namespace or _NAMESPACE
+    runs = workspace / "runs" / namespace / job.metadata.name
+    local = localize(
+        job,
+        detect_machine(),
+        namespace=namespace,
+        uid=choose_run(runs, fresh=args.fresh),
+        workspace=str(workspace),
+    )
+    for note in local.notes:
+        print(f"note: {note}")
+    code = carry_out(local.train)
+    print(closing(code, RunLayout(local.train.run_dir), args.file))
+    return code
+
+
+def read_one_job(file: str) -> FineTuneJob:
+    """The only FineTuneJob of a file. UserError says all that is wrong with it, as the API server would."""
+    try:
+        manifests = [manifest for manifest in read_manifests(file) if manifest.kind == names.KIND]
+    except UnreadableError as error:
+        raise UserError(str(error)) from error
+    if len(manifests) != 1:
+        raise UserError(f"{file}: has {len(manifests)} objects of kind {names.KIND}; exactly one is needed")
+    try:
+        job = read_job(manifests[0].value)
+    except InvalidJobError as error:
+        raise UserError(
+            "\n".join(f"{manifests[0].where}: {problem}" for problem in error.problems)
+        ) from error
+    if refused := not_implemented(job):
+        raise UserError(
+            "\n".join(f"{manifests[0].where}: {path}: not available in this version" for path in refused)
+        )
+    return job
+
+
+def choose_run(runs: Path, *, fresh: bool) -> str:
+    """The number of the run to go on with, the newest one, or of a new one, as the name of its folder."""
+    numbers = [int(path.name) for path in runs.iterdir() if path.name.isdecimal()] if runs.is_dir() else []
+    newest = max(numbers, default=0)
+    return f"{newest + 1 if fresh or not numbers else newest:04d}"
+
+
+def carry_out(config: TrainConfig) -> int:
+    """Prepare and train; the exit code. Lines and a progress bar go to stdout."""
+    layout = RunLayout(config.run_dir)
+    if layout.config.is_file():
+        try:
+            keep_config(layout, config)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return USER_ERROR
+    if layout.result.is_file():
+        return DONE
+    from phitune_trainer.endings import ending_of
+    from phitune_trainer.launch import run_pod
+    from phitune_trainer.prepare import prepare
+    from phitune_trainer.reports import read_report
+
+    try:
+        prepare(config, _print)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        code, _, message = ending_of(error)
+        if code not in (USER_ERROR, INTERRUPTED):
+            raise
+        print(message, file=sys.stderr)
+        return code
+    with tempfile.TemporaryDirectory(prefix="phitune-") as folder, alone_on_this_machine():
+        path = Path(folder, "train.yaml")
+        path.write_text(config.to_yaml(), encoding="utf-8")
+        reports = Path(folder)
+        if not sys.stdout.isatty():
+            return run_pod(path, reports, _print)
+        bar = ProgressBar(lambda: read_report(reports, 0).progress)
+        with bar.drawing():
+            return run_pod(path, reports, bar.show)
+
+
+class alone_on_this_machine:  # noqa: N801 - reads as a context manager
+    """Within it, the variables that a pod of a gang would have are absent."""
+
+    def __enter__(self) -> None:
+        self._removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PET_")}
+
+    def __exit__(self, *_: object) -> None:
+        os.environ.update(self._removed)
+
+
+def closing(code: int, layout: RunLayout, file: str) -> str:
+    """What a person wants to know at the end: the scores, where the outputs lie, what to do next."""
+    if code == INTERRUPTED:
+        return f"\nStopped. `phitune run {file}` goes on from the last checkpoint."
+    if code != DONE:
+        return f"\nNot done (exit code {code}). The logs lie in {layout.incarnations}"
+    result = read_result(layout)
+    assert result is not None, f"{layout.path} has no result"
+    lines = ["", f"Done: {result['steps']} steps, method {result['method']}."]
+    lines += _score(result["progress"]["evaluation"])
+    lines += [f"  {kind:9} {path}" for kind, path in _places(result, layout).items()]
+    lines += [f"A new run: phitune run {file} --fresh"]
+    return "\n".join(lines)
+
+
+def _score(scores: dict[str, Any] | None) -> list[str]:
+    if scores is None:
+        return []
+    before = "not measured" if scores["baseline"] is None else f"{scores['baseline']:.4f}"
+    return [
+        f"  {scores['metric']}: before {before}, after {scores['value']:.4f} ({scores['samples']} samples)"
+    ]
+
+
+def _places(result: dict[str, Any], layout: RunLayout) -> dict[str, Path]:
+    places = {kind: layout.volume / path for kind, path in result["artifacts"].items()}
+    return {**places, "result": layout.result}
+
+
+_print: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: E731

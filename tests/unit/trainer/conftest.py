@@ -1,0 +1,227 @@
+"""Builders of these tests: a tiny base model, a few samples, a config, ranks as processes, and pods."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from phitune_trainer.config import TrainConfig, parse_config
+from phitune_trainer.engine.world import World, join_world, leave_world
+from phitune_trainer.init_model import init_model
+from phitune_trainer.model import load_model
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    init_model("tiny", folder, 0)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, base_model: Path) -> Path:
+    """A volume with a base model and 24 samples; answers differ in length, every fourth has no picture."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny").symlink_to(base_model)
+    folder = tmp_path / "data" / "colors"
+    (folder / "images").mkdir(parents=True)
+    rows = [_sample(folder, number, with_picture=number % 4 != 3) for number in range(24)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
+    return tmp_path
+
+
+def _sample(folder: Path, number: int, *, with_picture: bool) -> dict[str, Any]:
+    images = []
+    if with_picture:
+        images = [f"{number}.png"]
+        Image.new("RGB", (40, 30), (10 * number, 255 - 10 * number, 80)).save(folder / "images" / images[0])
+    turn = {
+        "images": images,
+        "user": "What is shown?",
+        "assistant": " ".join(["red", "blue", "one"][: 1 + number % 3]),
+    }
+    return {"id": str(number), "source": "test", "conversations": [turn]}
+
+
+def train_config(workspace: Path, **changes: Any) -> TrainConfig:
+    """A config over `workspace`; `changes` are groups of fields, such as training={"maxSteps": 3}."""
+    document: dict[str, Any] = {
+        "apiVersion": "phitune.dev/train.v1alpha1",
+        "run": {"namespace": "tests", "name": "colors", "uid": "00000001", "workspace": str(workspace)},
+        "model": {"path": "models/tiny"},
+        "task": "jsonl",
+        "data": {"path": "data/colors"},
+        "method": "full",
+        "training": {
+            "maxSteps": 4,
+            "globalBatchSize": 12,
+            "microBatchSize": 2,
+            "learningRate": 1e-3,
+            "weightDecay": 0.01,
+            "warmupSteps": 1,
+            "schedule": "constant",
+            "numCrops": 1,
+            "maxLength": 512,
+            "packing": False,
+            "gradientCheckpointing": False,
+            "precision": "fp32",
+            "attention": "sdpa",
+            "seed": 0,
+        },
+        "world": {"nodes": 1, "processesPerNode": 1, "device": "cpu"},
+        "checkpoint": {"everySteps": 1000, "keep": 2},
+        "evaluation": {"enabled": False, "baseline": False},
+        "export": {"merged": False, "adapter": False},
+    }
+    for name, change in changes.items():
+        document[name] = {**document.get(name, {}), **change} if isinstance(change, dict) else change
+    return parse_config(document)
+
+
+@pytest.fixture
+def make_config(workspace: Path) -> Callable[..., TrainConfig]:
+    return lambda **changes: train_config(workspace, **changes)
+
+
+@pytest.fixture(scope="session")
+def in_ranks(base_model: Path) -> Callable[[int, Callable[[World], Any]], list[Any]]:
+    """Run a function in so many new processes that meet over gloo; what it returned, by rank.
+
+    What is slow to import is imported here, before the processes are forked.
+    """
+    os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed  # noqa: F401
+    import peft  # noqa: F401
+    import torch._dynamo
+
+    load_model(base_model, dtype=torch.float32, attention="sdpa")
+    return _in_ranks
+
+
+def _in_ranks(size: int, function: Callable[[World], Any]) -> list[Any]:
+    port = str(free_port())
+    fork = multiprocessing.get_context("fork")
+    pipes = [fork.Pipe(duplex=False) for _ in range(size)]
+    processes = [
+        fork.Process(target=_rank, args=(rank, size, port, function, pipe[1]))
+        for rank, pipe in enumerate(pipes)
+    ]
+    for process, pipe in zip(processes, pipes, strict=True):
+        process.start()
+        pipe[1].close()
+    try:
+        return [pipe[0].recv() for pipe in pipes]
+    finally:
+        for process in processes:
+            process.join(timeout=30)
+            process.kill()
+
+
+def _rank(rank: int, size: int, port: str, function: Callable[[World], Any], result: Connection) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=port,
+        GLOO_SOCKET_IFNAME="lo",
+        PHITUNE_COLLECTIVE_TIMEOUT_SECONDS="200",
+    )
+    result.send(function(join_world("cpu")))
+    leave_world()
+
+
+@pytest.fixture(name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class PodProcess:
+    """A launcher as a pod would run it."""
+
+    process: subprocess.Popen[str]
+    termination_log: Path
+
+    def wait(self) -> tuple[int, dict[str, Any], str]:
+        """Exit code, termination message, and what `kubectl logs` would show."""
+        output, _ = self.process.communicate(timeout=200)
+        written = self.termination_log.read_bytes()
+        assert len(written) <= 4096
+        return self.process.returncode, json.loads(written), output
+
+
+@pytest.fixture
+def start_pod(tmp_path: Path) -> Any:
+    """Start a launcher over a config, with variables as in a pod; killed at the end if it still runs."""
+    started: list[PodProcess] = []
+
+    def start(config: TrainConfig | Path, command: list[str] | None = None, **variables: str) -> PodProcess:
+        number = len(started)
+        if isinstance(config, TrainConfig):
+            path = tmp_path / f"train-{number}.yaml"
+            path.write_text(config.to_yaml())
+        else:
+            path = config
+        environment = {
+            **os.environ,
+            "PHITUNE_CONFIG": str(path),
+            "PHITUNE_TERMINATION_LOG": str(tmp_path / f"termination-{number}"),
+            "PHITUNE_PROGRESS_PORT": str(free_port()),
+            "OMP_NUM_THREADS": "1",
+            **variables,
+        }
+        process = subprocess.Popen(
+            [*(command or []), sys.executable, "-m", "phitune_trainer.launch"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(PodProcess(process, tmp_path / f"termination-{number}"))
+        return started[-1]
+
+    yield start
+    for pod in started:
+        if pod.process.poll() is None:
+            pod.process.kill()
+        pod.process.wait()
+        if pod.process.stdout is not None:
+            pod.process.stdout.close()
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 200) -> Any:
+    """Poll until `happened` returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (result := happened()):
+        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        time.sleep(0.02)
+    return result
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., Any]:
+    return wait_until

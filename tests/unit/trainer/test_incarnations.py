@@ -1,0 +1,133 @@
+"""Starts of one run, also two alive at once, and which checkpoint each of them continues from."""
+
+from pathlib import Path
+
+import pytest
+
+from phitune_trainer.errors import UserError
+from phitune_trainer.incarnation import (
+    Origin,
+    choose_origin,
+    claim,
+    newer_start,
+    record_start,
+    retire_old_checkpoints,
+)
+from phitune_trainer.run_layout import IncarnationFolder, RunLayout, steps_in
+
+
+class BrokenError(Exception):
+    pass
+
+
+def refuse_broken(folder: Path) -> None:
+    if (folder / "broken").exists():
+        raise BrokenError(str(folder))
+
+
+def begin(layout: RunLayout) -> tuple[IncarnationFolder, Origin | None]:
+    folder = claim(layout)
+    origin, _ = choose_origin(layout, folder.number, refuse_broken, BrokenError)
+    record_start(folder, origin, attempt=1)
+    return folder, origin
+
+
+def save(folder: IncarnationFolder, *steps: int) -> None:
+    for step in steps:
+        folder.checkpoint(step).mkdir(parents=True)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    return RunLayout(tmp_path / "run")
+
+
+def test_the_first_start_has_nothing_to_continue_from(layout: RunLayout) -> None:
+    folder, origin = begin(layout)
+    assert (folder.number, origin) == (1, None)
+
+
+def test_a_start_continues_from_the_newest_checkpoint_of_the_one_before(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    assert begin(layout)[1] == Origin(1, 200)
+
+
+def test_a_half_written_checkpoint_is_not_seen(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100)
+    (first.checkpoints / ".partial-step-00000200").mkdir()
+    assert begin(layout)[1] == Origin(1, 100)
+
+
+def test_a_start_that_saved_nothing_passes_on_where_it_began(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100)
+    begin(layout)
+    assert begin(layout)[1] == Origin(1, 100)
+
+
+def test_what_an_older_start_writes_late_is_never_part_of_the_line(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100)
+    second, _ = begin(layout)
+    save(first, 200, 300)  # it was cut off, not dead
+    assert begin(layout)[1] == Origin(1, 100)
+    save(second, 150)
+    # The third start has branched off at step 100 already: step 150 came late as well.
+    assert begin(layout)[1] == Origin(1, 100)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    (first.checkpoint(200) / "broken").touch()
+    origin, passed_over = choose_origin(layout, 2, refuse_broken, BrokenError)
+    assert origin == Origin(1, 100)
+    assert passed_over == [str(first.checkpoint(200))]
+
+
+def test_when_the_checkpoint_it_began_with_is_damaged_an_older_one_of_the_line_is_used(
+    layout: RunLayout,
+) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    begin(layout)
+    save(first, 300)
+    (first.checkpoint(200) / "broken").touch()
+    assert begin(layout)[1] == Origin(1, 100)
+
+
+def test_a_start_that_died_before_its_record_is_passed_over(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100)
+    claim(layout)
+    folder, origin = begin(layout)
+    assert (folder.number, origin) == (3, Origin(1, 100))
+
+
+def test_a_damaged_record_is_named_rather_than_guessed(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    first.start.write_text("{")
+    with pytest.raises(UserError, match=r"0001/start\.json is damaged"):
+        begin(layout)
+
+
+def test_rotation_keeps_the_newest_and_only_its_own(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100)
+    second, _ = begin(layout)
+    save(second, 200, 300, 400)
+    retire_old_checkpoints(layout, second, keep=2)
+    assert (steps_in(first.checkpoints), steps_in(second.checkpoints)) == ([100], [300, 400])
+
+
+def test_an_older_start_removes_nothing_once_a_newer_one_exists(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    second, origin = begin(layout)
+    save(first, 300, 400)
+    retire_old_checkpoints(layout, first, keep=1)
+    assert origin == Origin(1, 200)
+    assert steps_in(first.checkpoints) == [100, 200, 300, 400]
+    assert (newer_start(layout, first.number), newer_start(layout, second.number)) == (2, None)

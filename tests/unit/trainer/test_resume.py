@@ -1,0 +1,112 @@
+"""A run that continues from a checkpoint is the run that was never interrupted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phitune_trainer.build import build_engine, load_method
+from phitune_trainer.checkpoint.saver import Saver, begin
+from phitune_trainer.config import TrainConfig
+from phitune_trainer.engine.world import World
+from phitune_trainer.errors import Superseded
+from phitune_trainer.incarnation import claim
+from phitune_trainer.narrator import Narrator
+from phitune_trainer.progress import Progress
+from phitune_trainer.run_layout import RunLayout, steps_in
+from phitune_trainer.stop import StopRequest
+from phitune_trainer.train import run_rank
+
+LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "vision": False}}
+STEPS = {"training": {"maxSteps": 4, "microBatchSize": 3}, "checkpoint": {"everySteps": 1, "keep": 9}}
+
+
+def whole_run(config: TrainConfig) -> Callable[[World], str]:
+    def run(world: World) -> str:
+        reports = Path(config.run.workspace, "reports")
+        reports.mkdir(exist_ok=True)
+        progress = Progress(attempt=1)
+        return run_rank(config, world, Narrator(world.rank, reports, progress), progress, StopRequest())
+
+    return run
+
+
+def losses(config: TrainConfig, incarnation: int) -> dict[int, float]:
+    metrics = RunLayout(config.run_dir).incarnation(incarnation).metrics
+    return {row["step"]: row["loss"] for row in map(json.loads, metrics.read_text().splitlines())}
+
+
+def forget_after(config: TrainConfig, step: int) -> None:
+    """Make it look as if the run had died just after it saved `step`."""
+    layout = RunLayout(config.run_dir)
+    layout.result.unlink(missing_ok=True)
+    newest = layout.incarnation(layout.incarnation_numbers()[-1])
+    for later in steps_in(newest.checkpoints):
+        if later > step:
+            shutil.rmtree(newest.checkpoint(later))
+
+
+@pytest.mark.parametrize("method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="lora-with-dropout")])
+def test_resuming_repeats_the_losses_bit_for_bit(
+    method: dict[str, Any], make_config: Any, in_ranks: Any
+) -> None:
+    config = make_config(**method, **STEPS, world={"processesPerNode": 2})
+    in_ranks(2, whole_run(config))
+    forget_after(config, 2)
+    in_ranks(2, whole_run(config))
+    first, second = losses(config, 1), losses(config, 2)
+    assert list(second) == [3, 4]
+    assert second == {step: first[step] for step in (3, 4)}
+
+
+def test_a_run_continues_at_another_number_of_ranks(make_config: Any, in_ranks: Any) -> None:
+    one, two = (make_config(**STEPS, world={"processesPerNode": ranks}) for ranks in (1, 2))
+    in_ranks(1, whole_run(one))
+    forget_after(one, 2)
+    in_ranks(2, whole_run(two))  # 1 -> 2
+    forget_after(two, 3)
+    in_ranks(1, whole_run(one))  # 2 -> 1
+    expected = losses(one, 1)
+    assert losses(one, 2) == pytest.approx({step: expected[step] for step in (3, 4)}, rel=1e-5)
+    assert losses(one, 3) == pytest.approx({4: expected[4]}, rel=1e-5)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_a_finished_run_stays_as_it_is(
+    make_config: Any, in_ranks: Any
+) -> None:
+    config = make_config(**STEPS)
+    in_ranks(1, whole_run(config))
+    layout = RunLayout(config.run_dir)
+    assert "complete since" in in_ranks(1, whole_run(config))[0]
+    assert layout.incarnation_numbers() == [1]
+    forget_after(config, 3)
+    (layout.incarnation(1).checkpoint(3) / "trainer.json").write_text("{}")
+    in_ranks(1, whole_run(config))
+    assert json.loads(layout.incarnation(2).start.read_text())["from"] == {"incarnation": 1, "step": 2}
+    assert list(losses(config, 2)) == [3, 4]
+
+
+def test_a_start_that_a_newer_one_has_replaced_ends_at_its_next_save(make_config: Any, in_ranks: Any) -> None:
+    config = make_config()
+    layout = RunLayout(config.run_dir)
+
+    def save_after_another_start(world: World) -> str:
+        start = begin(layout, world, attempt=1)
+        engine = build_engine(config, load_method(config, world), world)
+        world.from_first(lambda: claim(layout))
+        with pytest.raises(Superseded) as refused:
+            Saver(layout, start, world, keep=2).save(1, engine, {})
+        return str(refused.value)
+
+    messages = in_ranks(2, save_after_another_start)
+    assert messages == ["incarnation 2 of this run has started; this one, 1, ends here"] * 2
+    assert steps_in(layout.incarnation(1).checkpoints) == []
+
+
+def test_only_the_newest_checkpoints_are_kept(make_config: Any, in_ranks: Any) -> None:
+    config = make_config(training={"maxSteps": 4}, checkpoint={"everySteps": 1, "keep": 2})
+    in_ranks(1, whole_run(config))
+    assert steps_in(RunLayout(config.run_dir).incarnation(1).checkpoints) == [3, 4]

@@ -1,0 +1,143 @@
+"""`phitune run`: a job for a cluster, carried out on one machine."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from phitune_cli.progress_bar import draw
+from phitune_cli.run_cmd import choose_run, read_one_job
+from phitune_cli.this_machine import Machine, localize
+from phitune_operator.api import FineTuneJob
+from phitune_trainer.errors import UserError
+
+TWO_CPUS = Machine(cpus=2)
+V100 = Machine(cpus=16, gpus=3, gpu_name="Tesla V100", compute_capability=(7, 0))
+H100 = Machine(cpus=16, gpus=4, gpu_name="NVIDIA H100", compute_capability=(9, 0))
+
+
+def document(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "phitune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": "colors"},
+        "spec": {
+            "model": {"path": "models/tiny"},
+            "task": "jsonl",
+            "data": {"path": "data/colors", "eval": "eval.jsonl"},
+            "method": "full",
+            "training": {"maxSteps": 3, "globalBatchSize": 12, "perDeviceBatchSize": 3},
+            "resources": {"nodes": 2, "gpusPerNode": 0},
+            "storage": {"size": "1Gi"},
+            **spec,
+        },
+    }
+
+
+def write(path: Path, *documents: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump_all(documents))
+    return str(path)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FineTuneJob:
+    return read_one_job(write(tmp_path / "job.yaml", document()))
+
+
+@pytest.mark.parametrize(
+    ("machine", "device", "ranks", "micro_batch", "precision"),
+    [
+        pytest.param(Machine(cpus=1), "cpu", 1, 3, "fp32", id="one CPU"),
+        pytest.param(TWO_CPUS, "cpu", 2, 3, "fp32", id="two CPUs"),
+        pytest.param(Machine(cpus=64), "cpu", 2, 3, "fp32", id="no more processes than the job asks for"),
+        pytest.param(V100, "cuda", 3, 2, "fp16", id="three V100: a smaller pass divides"),
+        pytest.param(H100, "cuda", 4, 3, "bf16", id="four H100"),
+    ],
+)
+def test_the_global_batch_stays_and_the_rest_follows_the_machine(
+    job: FineTuneJob, machine: Machine, device: str, ranks: int, micro_batch: int, precision: str
+) -> None:
+    local = localize(job, machine, namespace="local", uid="0001", workspace="/somewhere")
+    assert (local.train.world.device, local.train.world.size) == (device, ranks)
+    assert local.train.training.global_batch_size == 12
+    assert local.train.training.micro_batch_size == micro_batch
+    assert local.train.training.precision == precision
+    assert local.train.run_dir == Path("/somewhere/runs/local/colors/0001")
+    assert "global batch of 12" in local.notes[0]
+
+
+def test_the_newest_run_goes_on_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
+    assert choose_run(tmp_path / "none", fresh=False) == "0001"
+    for name in ("0001", "0009", "notes"):
+        (tmp_path / name).mkdir()
+    assert choose_run(tmp_path, fresh=False) == "0009"
+    assert choose_run(tmp_path, fresh=True) == "0010"
+
+
+@pytest.mark.parametrize(
+    ("documents", "words"),
+    [
+        pytest.param([], "has 0 objects of kind FineTuneJob", id="no job"),
+        pytest.param([document(), document()], "has 2 objects of kind FineTuneJob", id="two jobs"),
+        pytest.param([document(lora={"rank": 8})], "spec.lora", id="what the API server refuses"),
+        pytest.param([document(queueName="team")], "spec.queueName: not available", id="not implemented"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_refused(
+    documents: list[dict[str, Any]], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=words):
+        read_one_job(write(tmp_path / "job.yaml", *documents))
+
+
+@pytest.mark.parametrize("width", [10, 40, 80, 200])
+def test_the_progress_bar_fits_the_terminal(width: int) -> None:
+    progress = {"state": "training", "step": 30, "totalSteps": 60, "percent": 50.0, "loss": 0.25}
+    line = draw({**progress, "imagesPerSecond": 12.3, "etaSeconds": 65}, width)
+    assert len(line) <= width
+    if width >= 80:
+        assert " 50% " in line
+        assert "30/60  loss 0.2500  12 images/s  ETA 1:05" in line
+
+
+def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: Any, wait_until: Any) -> None:
+    one_rank = {"nodes": 1, "gpusPerNode": 0}
+    training = {"maxSteps": 30, "globalBatchSize": 12, "perDeviceBatchSize": 12, "warmupSteps": 0}
+    file = write(workspace / "job.yaml", document(training=training, resources=one_rank))
+    environment = {**os.environ, "PHITUNE_PROGRESS_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "phitune_cli.main", "run", file, "--workspace", str(workspace)]
+
+    def phitune_run() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    metrics = workspace / "runs/local/colors/0001/incarnations/0001/metrics.jsonl"
+    with phitune_run() as first:
+        wait_until(metrics.is_file, 200)
+        first.send_signal(signal.SIGINT)
+        output, _ = first.communicate(timeout=200)
+    assert first.returncode == 75, output
+    assert "goes on from the last checkpoint" in output
+
+    with phitune_run() as second:
+        output, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, output
+    assert "saved by incarnation 1" in output
+    assert "exactMatch: before 0.0000, after 0." in output
+
+    with phitune_run() as third:
+        output, _ = third.communicate(timeout=200)
+    assert third.returncode == 0, output
+    assert "Done: 30 steps, method full." in output
+
+    write(workspace / "job.yaml", document(training={**training, "maxSteps": 31}, resources=one_rank))
+    with phitune_run() as fourth:
+        output, _ = fourth.communicate(timeout=200)
+    assert fourth.returncode == 2
+    assert "training.maxSteps: was 30, now 31" in output

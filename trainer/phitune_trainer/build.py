@@ -1,0 +1,123 @@
+"""Putting a run together from its config: model, method, engine, data, and everything that watches them."""
+
+import math
+
+import torch
+
+from phitune_trainer.batches import BatchesAhead
+from phitune_trainer.checkpoint.saver import Saver, Start
+from phitune_trainer.config import TrainConfig
+from phitune_trainer.data import JsonlDataset, Processor, collate
+from phitune_trainer.data.sampler import split, step_indices
+from phitune_trainer.engine import Engine
+from phitune_trainer.engine.data_parallel import DataParallel
+from phitune_trainer.engine.world import World
+from phitune_trainer.engine.zero2 import Zero2
+from phitune_trainer.evaluate.evaluation import HeldOut, find_baseline
+from phitune_trainer.evaluate.evaluator import Evaluator
+from phitune_trainer.logs import StepLog
+from phitune_trainer.loop import Run
+from phitune_trainer.methods import Method, prepare_method
+from phitune_trainer.model import Batch, load_model
+from phitune_trainer.narrator import Narrator
+from phitune_trainer.progress import Progress
+from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.stop import StopRequest
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def load_method(config: TrainConfig, world: World) -> Method:
+    """The base model on this rank's device, its trained parameters chosen."""
+    training = config.training
+    model = load_model(config.model_dir, dtype=DTYPES[training.precision], attention=training.attention)
+    model.set_gradient_checkpointing(training.gradient_checkpointing)
+    method = prepare_method(model, config)
+    method.model.to(world.device).train()
+    return method
+
+
+def build_engine(config: TrainConfig, method: Method, world: World) -> Engine:
+    """ZeRO-2 where all weights train; plain data parallel where only adapters do, whose state is small."""
+    engine = Zero2 if method.peft_model is None else DataParallel
+    training = config.training
+    return engine(method.model, world, weight_decay=training.weight_decay, precision=training.precision)
+
+
+def load_datasets(config: TrainConfig) -> tuple[JsonlDataset, HeldOut | None]:
+    """The samples to train on, and those to score if the config asks for scores."""
+    training, data = config.training, config.data
+    processor = Processor.load(config.model_dir, training.num_crops)
+    image_root = config.data_dir / data.image_root
+    samples = JsonlDataset(config.data_dir / data.train, image_root, processor, training.max_length)
+    if not config.evaluation.enabled or data.eval is None:
+        return samples, None
+    held_out = JsonlDataset(config.data_dir / data.eval, image_root, processor, training.max_length)
+    count = min(len(held_out), config.evaluation.max_samples or len(held_out))
+    return samples, HeldOut(held_out, processor, count, training.micro_batch_size)
+
+
+def count_steps(config: TrainConfig, num_samples: int) -> int:
+    """Optimizer steps of the whole run; the last one is filled up from the next epoch."""
+    if config.training.max_steps is not None:
+        return config.training.max_steps
+    return math.ceil((config.training.epochs or 1) * num_samples / config.training.global_batch_size)
+
+
+def build_run(
+    config: TrainConfig,
+    world: World,
+    narrator: Narrator,
+    progress: Progress,
+    stop: StopRequest,
+    *,
+    layout: RunLayout,
+    start: Start,
+    method: Method,
+    engine: Engine,
+    samples: JsonlDataset,
+    held_out: HeldOut | None,
+) -> Run:
+    """Everything but the engine's state, which `restore` gives it."""
+    training = config.training
+    total_steps = count_steps(config, len(samples))
+
+    def prepare(step: int) -> list[Batch]:
+        indices = step_indices(
+            seed=training.seed, step=step, num_samples=len(samples), global_batch=training.global_batch_size
+        )
+        pieces = split(indices, rank=world.rank, world=world.size, micro_batch=training.micro_batch_size)
+        return [collate([samples[index] for index in piece]) for piece in pieces]
+
+    progress.update(step=start.step, totalSteps=total_steps)
+    if world.is_first:
+        narrator.steps = StepLog(
+            progress,
+            start.folder.metrics,
+            total_steps=total_steps,
+            samples_per_epoch=len(samples),
+            device=world.device,
+        )
+    evaluator = None
+    if held_out is not None:
+        evaluator = Evaluator(
+            method.model,
+            held_out,
+            world,
+            start.folder,
+            baseline=find_baseline(layout),
+            on_progress=narrator.evaluation_progress,
+        )
+    return Run(
+        config=config,
+        world=world,
+        model=method.model,
+        engine=engine,
+        batches=BatchesAhead(prepare, range(start.step, total_steps)),
+        saver=Saver(layout, start, world, config.checkpoint.keep),
+        evaluator=evaluator,
+        narrator=narrator,
+        stop=stop,
+        total_steps=total_steps,
+        step=start.step,
+    )

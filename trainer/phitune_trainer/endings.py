@@ -1,0 +1,43 @@
+"""How a rank's exception becomes an exit code, a reason and a sentence for the user."""
+
+import re
+
+import torch.distributed as dist
+
+from phitune_trainer.config import ConfigError
+from phitune_trainer.data import DataError
+from phitune_trainer.errors import FAULT, Interrupted, Superseded, UserError, volume_problem
+from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
+from phitune_trainer.model import ModelFilesError
+
+
+def user_message(error: BaseException) -> str | None:
+    """What to tell the user if `error` is theirs to mend, else None."""
+    if isinstance(error, ConfigError | DataError | ModelFilesError | UserError):
+        return str(error)
+    return volume_problem(error)
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Whether another process vanished, rather than this one failing; gloo says so only in words."""
+    if isinstance(error, dist.DistError):
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search(r"gloo/|NCCL", str(error)))
+
+
+def ending_of(error: BaseException) -> tuple[int, str, str]:
+    """Exit code, reason and message of a rank that ends with `error`."""
+    if (message := user_message(error)) is not None:
+        return USER_ERROR, "UserError", message
+    if isinstance(error, Interrupted):
+        return INTERRUPTED, "Interrupted", str(error)
+    if isinstance(error, Superseded):
+        return FAULT, "Superseded", str(error)
+    if is_peer_lost(error):
+        what = _first_line(error).partition(" This is typically")[0]
+        return FAULT, "PeerLost", f"another process of this run is gone: {what}"
+    return FAULT, "Fault", f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,67 @@
+"""The engine holds gradients and optimizer state and moves the weights; the loop does not know which it is.
+
+Both engines promise the same numbers: the gradient of the sum of what all ranks pass to `backward`, clipped
+to MAX_GRAD_NORM, applied by AdamW. They differ in where optimizer state lies: `zero2` spreads it over the
+ranks, `data_parallel` keeps all of it on every rank.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+MAX_GRAD_NORM = 1.0
+ADAM_BETAS = (0.9, 0.95)
+ADAM_EPS = 1e-7
+STATE_KINDS = ("weight", "exp_avg", "exp_avg_sq")
+"""What is saved of a parameter: its value in float32, and Adam's two averages."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A stretch of one parameter's state, [start, start + values.numel()) of the flattened parameter."""
+
+    kind: str
+    name: str
+    start: int
+    values: torch.Tensor
+    """float32, one dimension."""
+
+
+ReadState = Callable[[str, str, int, int], torch.Tensor]
+"""(kind, name, start, end) -> that stretch of the saved state, whichever ranks saved it."""
+
+
+class Engine(Protocol):
+    """All methods are collective: every rank calls them in the same order."""
+
+    summary: str
+    """What it is, in words."""
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The trained parameters by name, in one order on every rank."""
+
+    def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
+        """Add the gradient of `loss`, a scalar: this rank's share of the global loss.
+
+        `is_last`: no other call follows before `step`.
+        """
+
+    def step(self, learning_rate: float) -> torch.Tensor:
+        """Clip, move the weights, forget the gradients; the norm of the gradient before clipping."""
+
+    def fragments(self) -> Iterator[Fragment]:
+        """This rank's part of the state; together the ranks yield everything exactly once."""
+
+    def restore(self, read: ReadState, step: int) -> None:
+        """Take over weights and optimizer state as they were after `step` steps."""
+
+
+def decay_groups(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """AdamW's groups: matrices decay; norms, biases and other vectors do not."""
+    matrices = [parameter for parameter in parameters.values() if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters.values() if parameter.ndim < 2]
+    groups = [(matrices, weight_decay), (vectors, 0.0)]
+    return [{"params": params, "weight_decay": decay} for params, decay in groups if params]

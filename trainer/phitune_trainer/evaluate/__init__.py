@@ -1,0 +1,1 @@
+"""Scoring held-out samples: the model answers them, the answers are compared."""

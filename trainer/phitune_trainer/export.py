@@ -1,0 +1,41 @@
+"""What a finished run leaves for others to use: export/merged and export/adapter on the volume."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from phitune_trainer.config import TrainConfig
+from phitune_trainer.methods import Method
+from phitune_trainer.model import save_model
+from phitune_trainer.run_layout import RunLayout, sync_folder
+
+
+def export(method: Method, config: TrainConfig, layout: RunLayout) -> dict[str, str]:
+    """Write what the config asks for and return where it lies: paths on the volume, by kind.
+
+    Call it once, on one rank, after training: merging adapters changes the model.
+    """
+    artifacts = {}
+    layout.export.mkdir(parents=True, exist_ok=True)
+    if method.peft_model is not None and config.export.adapter:
+        adapter = method.peft_model
+        _publish(
+            layout.export / "adapter",
+            lambda folder: adapter.save_pretrained(str(folder), save_embedding_layers=False),
+        )
+        artifacts["adapter"] = layout.on_volume(layout.export / "adapter")
+    if config.export.merged:
+        model = method.model if method.peft_model is None else method.peft_model.merge_and_unload()
+        _publish(layout.export / "merged", lambda folder: save_model(model, folder, source=config.model_dir))
+        artifacts["merged"] = layout.on_volume(layout.export / "merged")
+    return artifacts
+
+
+def _publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder aside and put it in place whole, instead of an older one."""
+    aside = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    write(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    sync_folder(folder.parent)

@@ -1,0 +1,127 @@
+"""The starts of a run, and which checkpoint each of them continues from.
+
+Two starts of one run may be alive at once: a node that was cut off still computes while its replacement
+already runs. So each start takes a number of its own, writes only in its own folder, and records the
+checkpoint that it continues from before it trains. Readers follow these records back from the newest start.
+What an older start writes after a newer one has branched off is therefore never read again.
+"""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from phitune_trainer.errors import UserError
+from phitune_trainer.run_layout import (
+    IncarnationFolder,
+    RunLayout,
+    step_name,
+    steps_in,
+    sync_folder,
+    write_atomically,
+)
+
+_RETIRED = ".retired-"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a start continues from."""
+
+    incarnation: int
+    step: int
+
+
+def claim(layout: RunLayout) -> IncarnationFolder:
+    """Take the next number; two starts at the same moment get two numbers."""
+    layout.incarnations.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = layout.incarnation(max(layout.incarnation_numbers(), default=0) + 1)
+        try:
+            folder.path.mkdir()
+        except FileExistsError:
+            continue
+        sync_folder(layout.incarnations)
+        return folder
+
+
+def line_before(layout: RunLayout, number: int) -> Iterator[Origin]:
+    """The checkpoints that start `number` may continue from, best first, following the records back."""
+    older = [n for n in layout.incarnation_numbers() if n < number and layout.incarnation(n).start.is_file()]
+    current, newest_step = max(older, default=None), None
+    while current is not None:
+        folder = layout.incarnation(current)
+        for step in reversed(steps_in(folder.checkpoints)):
+            if newest_step is None or step <= newest_step:
+                yield Origin(current, step)
+        origin = _origin(folder)
+        current, newest_step = (origin.incarnation, origin.step) if origin else (None, None)
+
+
+def choose_origin(
+    layout: RunLayout, number: int, check: Callable[[Path], None], damaged: type[Exception]
+) -> tuple[Origin | None, list[str]]:
+    """The newest checkpoint of the line that `check` accepts, and what was wrong with those passed over."""
+    passed_over = []
+    for origin in line_before(layout, number):
+        try:
+            check(layout.incarnation(origin.incarnation).checkpoint(origin.step))
+        except damaged as problem:
+            passed_over.append(str(problem))
+        else:
+            return origin, passed_over
+    return None, passed_over
+
+
+def record_start(folder: IncarnationFolder, origin: Origin | None, attempt: int) -> None:
+    """Fix what this start continues from. Must come before it trains."""
+    record = {
+        "version": 1,
+        "attempt": attempt,
+        "host": socket.gethostname(),
+        "startedAt": datetime.now(UTC).isoformat(timespec="seconds"),
+        "from": asdict(origin) if origin else None,
+    }
+    write_atomically(folder.start, json.dumps(record, indent=1))
+
+
+def newer_start(layout: RunLayout, number: int) -> int | None:
+    """The number of a start newer than `number`, if there is one."""
+    newest = max(layout.incarnation_numbers(), default=number)
+    return newest if newest > number else None
+
+
+def retire_old_checkpoints(layout: RunLayout, folder: IncarnationFolder, keep: int) -> None:
+    """Remove this start's own checkpoints but the newest `keep`, unless a newer start might need them.
+
+    A newer start takes its number first and looks for checkpoints then; here the checkpoint is put aside
+    first, and then we look for newer numbers. Whichever order the two happen in, either the newer start
+    does not see the checkpoint, or we see the newer start and put the checkpoint back.
+    """
+    for leftover in folder.checkpoints.glob(f"{_RETIRED}*"):
+        shutil.rmtree(leftover)
+    for step in steps_in(folder.checkpoints)[:-keep]:
+        path = folder.checkpoint(step)
+        aside = path.with_name(_RETIRED + step_name(step))
+        os.rename(path, aside)
+        if newer_start(layout, folder.number) is not None:
+            os.rename(aside, path)
+            return
+        shutil.rmtree(aside)
+
+
+def _origin(folder: IncarnationFolder) -> Origin | None:
+    try:
+        origin = json.loads(folder.start.read_text(encoding="utf-8"))["from"]
+        found = None if origin is None else Origin(**origin)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder.start} is damaged ({error}); restore it, or start a new run") from error
+    if found is not None and found.incarnation >= folder.number:
+        raise UserError(
+            f"{folder.start} names incarnation {found.incarnation}, which is not older than its own"
+        )
+    return found

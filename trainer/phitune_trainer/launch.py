@@ -1,0 +1,280 @@
+"""Process 1 of a training pod: starts the pod's ranks, and ends as they end.
+
+`python3 -m phitune_trainer.launch`, told by the PET_* variables which pod of how many this is. It passes
+signals on, keeps each rank's output, ends the others when one rank fails, and leaves with the code of what
+went wrong first (exit_codes.py) after writing the pod's termination message. torchrun would turn every code
+into 1 and kill the ranks 30 s after a signal. Imports no torch: it must start at once and stay small.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from phitune_trainer.config import ConfigError, TrainConfig, load_config
+from phitune_trainer.errors import UserError
+from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.pod_ending import RankEnd, describe
+from phitune_trainer.rank_output import RankOutput
+from phitune_trainer.reports import FOLDER_VARIABLE, read_report
+from phitune_trainer.termination import attempt, write_termination
+
+GRACE_SECONDS = 100.0
+"""How long ranks may save after a signal: less than the pod's terminationGracePeriodSeconds, 120."""
+_SETTLE_SECONDS = 1.0
+"""After the first failure: how long the ranks that fail of themselves may say so, to find what came first."""
+_SIBLINGS_SECONDS = 5.0
+"""After that: how long the others have to end before they are killed."""
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Pod:
+    """Which pod of how many this is."""
+
+    nodes: int
+    node_rank: int
+    processes: int
+    master_address: str
+    master_port: int
+    grace_seconds: float
+
+    @property
+    def ranks(self) -> range:
+        """The ranks of this pod, over the whole gang."""
+        return range(self.node_rank * self.processes, (self.node_rank + 1) * self.processes)
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the whole gang."""
+        return self.nodes * self.processes
+
+
+def read_pod(environment: Mapping[str, str], config: TrainConfig) -> Pod:
+    """PET_NNODES, PET_NODE_RANK, PET_NPROC_PER_NODE, PET_MASTER_ADDR, PET_MASTER_PORT: PyTorchJob sets them.
+
+    Without PET_NNODES this is the only pod, on one machine: the processes are those of the config, and they
+    meet on a free local port. PHITUNE_GRACE_SECONDS changes how long ranks may save after a signal.
+    """
+    grace = float(environment.get("PHITUNE_GRACE_SECONDS", GRACE_SECONDS))
+
+    def number(name: str, default: int) -> int:
+        text = environment.get(name, str(default))
+        if not text.isdecimal():
+            raise UserError(f"{name}={text!r} in the environment: a whole number is needed")
+        return int(text)
+
+    nodes = number("PET_NNODES", 1)
+    processes = number("PET_NPROC_PER_NODE", config.world.processes_per_node)
+    node_rank = number("PET_NODE_RANK", 0)
+    if nodes * processes != config.world.size:
+        raise UserError(
+            f"this pod is one of {nodes} with {processes} processes each (PET_NNODES, PET_NPROC_PER_NODE), "
+            f"but the config's world is {config.world.nodes} x {config.world.processes_per_node}"
+        )
+    if node_rank >= nodes:
+        raise UserError(
+            f"PET_NODE_RANK={node_rank} in the environment: must be less than PET_NNODES, {nodes}"
+        )
+    if nodes == 1:
+        return Pod(1, 0, processes, "127.0.0.1", _free_port(), grace)
+    if not environment.get("PET_MASTER_ADDR"):
+        raise UserError(
+            f"PET_NNODES is {nodes}, but PET_MASTER_ADDR, the address of the first pod, is not set"
+        )
+    port = number("PET_MASTER_PORT", 23456)
+    return Pod(nodes, node_rank, processes, environment["PET_MASTER_ADDR"], port, grace)
+
+
+class Launcher:
+    """The ranks of one pod, from start to end. `run` must be called in the main thread."""
+
+    def __init__(self, config_path: Path, pod: Pod, reports: Path, show: Callable[[str], None]) -> None:
+        self._config_path = config_path
+        self._pod = pod
+        self._reports = reports
+        self._show = show
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._outputs: dict[int, RankOutput] = {}
+        self._ended: dict[int, int] = {}
+        self._num_signals = 0
+        self._stop_deadline: float | None = None
+        self._overran = False
+
+    def run(self) -> dict[int, RankEnd]:
+        """Start the ranks and wait until none is left; how each ended by itself, before it was made to."""
+        handlers = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            for rank in self._pod.ranks:
+                self._start(rank)
+            ended_by_themselves = self._wait()
+        finally:
+            self._send(signal.SIGKILL)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        for output in self._outputs.values():
+            output.finish()
+        return {rank: self._end_of(rank, code) for rank, code in ended_by_themselves.items()}
+
+    def _start(self, rank: int) -> None:
+        pod = self._pod
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank - pod.ranks.start),
+            "WORLD_SIZE": str(pod.world_size),
+            "MASTER_ADDR": pod.master_address,
+            "MASTER_PORT": str(pod.master_port),
+            "PHITUNE_CONFIG": str(self._config_path),
+            "PHITUNE_LAUNCHER": str(os.getpid()),
+            FOLDER_VARIABLE: str(self._reports),
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // pod.processes)))
+        if pod.nodes == 1:
+            environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "phitune_trainer.train"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the ranks through us, once
+        )
+        assert process.stdout is not None
+        self._processes[rank] = process
+        is_shown = rank == pod.ranks.start
+        prefix = "" if rank == 0 else f"[rank {rank}] "
+        self._outputs[rank] = RankOutput(
+            process.stdout,
+            find_log=lambda: read_report(self._reports, rank).logs,
+            rank=rank,
+            show=(lambda line: self._show(prefix + line)) if is_shown else None,
+        )
+
+    def _wait(self) -> dict[int, int]:
+        """Wait for all ranks; the codes of those that ended before we made the others end."""
+        failed_at: float | None = None
+        by_themselves: dict[int, int] | None = None
+        while self._poll():
+            now = time.monotonic()
+            if failed_at is None and any(code not in (DONE, INTERRUPTED) for code in self._ended.values()):
+                failed_at = now
+            if failed_at is not None and by_themselves is None and now >= failed_at + _SETTLE_SECONDS:
+                by_themselves = dict(self._ended)
+                self._send(signal.SIGTERM)
+            if failed_at is not None and now >= failed_at + _SETTLE_SECONDS + _SIBLINGS_SECONDS:
+                self._send(signal.SIGKILL)
+            if self._stop_deadline is not None and now >= self._stop_deadline:
+                self._overran = True
+                self._send(signal.SIGKILL)
+            time.sleep(_POLL_SECONDS)
+        return dict(self._ended) if by_themselves is None else by_themselves
+
+    def _poll(self) -> bool:
+        """Take note of ranks that have ended; whether any is left."""
+        if os.getpid() == 1:
+            _reap_orphans({process.pid for process in self._processes.values()})
+        for rank, process in self._processes.items():
+            if rank not in self._ended and (code := process.poll()) is not None:
+                self._ended[rank] = code
+        return len(self._ended) < len(self._processes)
+
+    def _end_of(self, rank: int, code: int) -> RankEnd:
+        if self._overran and code == -signal.SIGKILL:
+            message = (
+                f"rank {rank} was killed: it had not saved within {self._pod.grace_seconds:g} s of the signal"
+            )
+            return RankEnd(128 + signal.SIGKILL, "Killed", message, self._outputs[rank].last_lines())
+        if self._num_signals and code == -signal.SIGTERM:
+            return RankEnd(INTERRUPTED, "Interrupted", "stopped before training began; nothing is lost", [])
+        report = read_report(self._reports, rank)
+        return RankEnd.of(rank, code, report, self._outputs[rank].last_lines())
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks the ranks to save and end; a second one, from a person, kills them."""
+        self._num_signals += 1
+        if self._num_signals > 1:
+            self._stop_deadline = time.monotonic()
+            return
+        self._stop_deadline = time.monotonic() + self._pod.grace_seconds
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(number)
+
+
+def run_pod(config_path: Path, reports: Path, show: Callable[[str], None]) -> int:
+    """Run this pod's share of the training from start to end; the exit code.
+
+    `show` gets each line meant for people. The termination message is written where there is a place for it.
+    """
+    try:
+        config = load_config(config_path)
+        pod = read_pod(os.environ, config)
+    except (ConfigError, UserError) as error:
+        show(str(error))
+        node_rank = os.environ.get("PET_NODE_RANK", "0")
+        ending = {"exitCode": USER_ERROR, "reason": "UserError", "message": str(error), "attempt": attempt()}
+        write_termination({**ending, "nodeRank": int(node_rank) if node_rank.isdecimal() else 0, "ranks": []})
+        return USER_ERROR
+    launcher = Launcher(config_path, pod, reports, show)
+    ends = launcher.run()
+    message = describe(ends, [read_report(reports, rank) for rank in pod.ranks])
+    if message["failure"] is not None:
+        rank = message["failure"]["rank"]
+        if rank != pod.ranks.start:
+            for line in message["failure"]["lastLines"]:
+                show(f"[rank {rank}] {line}")
+        show(f"failed: {message['message']}")
+    write_termination({**message, "attempt": attempt(), "nodeRank": pod.node_rank})
+    return int(message["exitCode"])
+
+
+def available_cpus() -> int:
+    """CPUs that this pod may use: those it may run on, or its cgroup's limit where that is lower."""
+    cpus = len(os.sched_getaffinity(0))
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    if limit.is_file():
+        quota, period = limit.read_text(encoding="ascii").split()
+        if quota != "max":
+            cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _reap_orphans(ours: set[int]) -> None:
+    """As process 1, take leave of processes whose parents are gone; our own ranks are left to `poll`."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid in ours:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
+def main() -> int:
+    """Run this pod for the config in $PHITUNE_CONFIG; the exit code."""
+    config_path = Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml"))
+    with tempfile.TemporaryDirectory(prefix="phitune-reports-", ignore_cleanup_errors=True) as folder:
+        return run_pod(config_path, Path(folder), lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

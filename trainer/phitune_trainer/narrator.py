@@ -1,0 +1,112 @@
+"""What a run says of itself: lines for people, progress for the operator, proof for the launcher."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from phitune_trainer.batches import StepBatches
+from phitune_trainer.logs import Step, StepLog, duration, say
+from phitune_trainer.progress import Progress
+from phitune_trainer.reports import RankReport, write_report
+
+_SECONDS_BETWEEN_REPORTS = 0.25
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Narrator:
+    """One rank's voice. All ranks report to their launcher; lines and progress come from rank 0 alone."""
+
+    def __init__(self, rank: int, reports: Path, progress: Progress) -> None:
+        self._is_first = rank == 0
+        self._reports = reports
+        self._progress = progress
+        self._report = RankReport(rank)
+        self._reported_at = 0.0
+        self._said_at = time.monotonic()
+        self._since = time.monotonic()
+        self.last_step = 0
+        """The last step that this process took part in; 0: none yet."""
+        self.steps: StepLog | None = None
+        """Rank 0's record of steps, once the run has a folder."""
+
+    def say(self, line: str) -> None:
+        """Print a line, on rank 0."""
+        if self._is_first:
+            say(line)
+
+    def report(self, **fields: Any) -> None:
+        """Tell the launcher, now."""
+        progress = self._progress.snapshot() if self._is_first else None
+        self._report = replace(self._report, progress=progress, **fields)
+        self._reported_at = time.monotonic()
+        write_report(self._reports, self._report)
+
+    def trouble(self, line: str) -> None:
+        """Something went wrong that does not end the run."""
+        self.say(f"warning: {line}")
+        self.report(trouble=[*self._report.trouble, line])
+
+    def step_done(self, step: Step, own: StepBatches) -> None:
+        """`step` is the step over all ranks, `own` this rank's part of it."""
+        if self.steps is not None:
+            self.steps.record(step)
+        self.last_step = step.step
+        self._report.steps += 1
+        self._report.samples += own.num_samples
+        self._report.tokens += own.num_label_tokens
+        if time.monotonic() - self._reported_at >= _SECONDS_BETWEEN_REPORTS:
+            self.report()
+
+    def saving(self, step: int) -> None:
+        """A checkpoint is being written."""
+        self._begin("saving", step)
+
+    def saved(self, checkpoint: dict[str, Any] | None) -> None:
+        """It is written, or the last good one still stands."""
+        self._progress.update(lastCheckpoint=checkpoint)
+        if checkpoint is not None:
+            self.say(f"saved {checkpoint['path']} in {self._took()}")
+        self._end()
+
+    def evaluating(self, step: int) -> None:
+        """Scoring has begun."""
+        self._begin("evaluating" if step else "baseline", step)
+        self.say(
+            "scoring held-out samples with " + (f"the weights of step {step}" if step else "the base model")
+        )
+
+    def evaluation_progress(self, done: int, total: int) -> None:
+        """So many rounds of it are done."""
+        now = time.monotonic()
+        if now - self._said_at >= _SECONDS_BETWEEN_LINES and done < total:
+            self._said_at = now
+            eta = (now - self._since) / done * (total - done)
+            self.say(f"scoring {100 * done // total}%  ETA {duration(eta)}")
+            self.report()
+
+    def evaluated(self, scores: dict[str, Any]) -> None:
+        """Scoring is over."""
+        self._progress.update(evaluation=scores)
+        before = scores["baseline"]
+        than = f" (base model {before:.4f})" if before is not None and before != scores["value"] else ""
+        self.say(
+            f"{scores['metric']} {scores['value']:.4f} of {scores['samples']} samples{than} in {self._took()}"
+        )
+        self._end()
+
+    def _begin(self, state: Any, step: int) -> None:
+        if self.steps is not None:
+            self.steps.flush()
+        self._progress.update(state=state, step=step)
+        self._since = self._said_at = time.monotonic()
+        self.report()
+
+    def _end(self) -> None:
+        if self.steps is not None:
+            self.steps.restart_clock()
+        self._progress.update(state="training")
+        self.report()
+
+    def _took(self) -> str:
+        return duration(time.monotonic() - self._since)

@@ -1,0 +1,122 @@
+"""One rank of a training run, from its config to its result. The launcher starts one for each device."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from phitune_trainer.build import build_engine, build_run, load_datasets, load_method
+from phitune_trainer.checkpoint.saver import begin, restore
+from phitune_trainer.config import TrainConfig, load_config
+from phitune_trainer.endings import ending_of
+from phitune_trainer.engine.world import World, join_world, leave_world
+from phitune_trainer.errors import FAULT, UserError
+from phitune_trainer.exit_codes import DONE
+from phitune_trainer.finish import finish
+from phitune_trainer.logs import quieten_libraries
+from phitune_trainer.loop import train
+from phitune_trainer.narrator import Narrator
+from phitune_trainer.progress import Progress, progress_port, serve
+from phitune_trainer.reports import reports_folder
+from phitune_trainer.result import read_result
+from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.same_run import keep_config
+from phitune_trainer.stop import StopRequest
+from phitune_trainer.summary import summary
+from phitune_trainer.termination import attempt
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Run this rank to its end; the exit code (exit_codes.py)."""
+    die_with_launcher()
+    quieten_libraries()
+    stop = StopRequest()
+    stop.listen()
+    progress = Progress(attempt=attempt())
+    rank = int(os.environ.get("RANK", "0"))
+    narrator = Narrator(rank, reports_folder(), progress)
+    if rank == 0 and serve(progress, progress_port()) is None:
+        narrator.say(f"port {progress_port()} is taken here: /progress and /metrics are not served")
+    try:
+        config = load_config(Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml")))
+        with stop.ending_at_once("stopped while loading; nothing is lost"):
+            world = join_world(config.world.device)
+            if world.size != config.world.size:
+                raise UserError(
+                    f"world: the config says {config.world.size} ranks, but {world.size} were started"
+                )
+        message = run_rank(config, world, narrator, progress, stop)
+    except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
+        code, reason, message = ending_of(error)
+        if code == FAULT and narrator.last_step:
+            message = f"after step {narrator.last_step}: {message}"
+        narrator.report(reason=reason, message=message)
+        if reason == "Fault":
+            traceback.print_exc()
+        print(message, flush=True)
+        # Closing the connections would wait for the other ranks, which may be waiting for this one.
+        os._exit(code)
+    narrator.say(message)
+    narrator.report(reason="Completed", message=message)
+    leave_world()
+    return DONE
+
+
+def run_rank(
+    config: TrainConfig, world: World, narrator: Narrator, progress: Progress, stop: StopRequest
+) -> str:
+    """Load, train, score, export; the sentence to end with."""
+    layout = RunLayout(config.run_dir)
+    with stop.ending_at_once("stopped while loading; nothing is lost"):
+        if (result := world.from_first(lambda: read_result(layout))) is not None:
+            progress.update(
+                state="done", step=result["steps"], totalSteps=result["steps"], **result["progress"]
+            )
+            narrator.report(artifacts=result["artifacts"])
+            return f"this run is complete since {result['finishedAt']}: see {layout.result}"
+        world.from_first(lambda: keep_config(layout, config))
+        start = begin(layout, world, attempt())
+        narrator.report(incarnation=start.folder.number, logs=str(start.folder.path / "logs"))
+        samples, held_out = world.together(lambda: load_datasets(config))
+        method = world.together(lambda: load_method(config, world))
+        engine = build_engine(config, method, world)
+        run = build_run(
+            config,
+            world,
+            narrator,
+            progress,
+            stop,
+            layout=layout,
+            start=start,
+            method=method,
+            engine=engine,
+            samples=samples,
+            held_out=held_out,
+        )
+        if start.origin is not None:
+            restore(layout, start.origin, engine)
+    narrator.say(summary(run, method, start, samples=samples, held_out=held_out))
+    if config.evaluation.baseline and run.step == 0:
+        run.score_base_model()
+    train(run)
+    run.evaluate()
+    with stop.ending_at_once(f"stopped while exporting; step {run.step} is saved, and continues from there"):
+        return finish(run, method, layout, progress)
+
+
+def die_with_launcher() -> None:
+    """Let the kernel kill this process when its launcher is gone, so that no rank is ever left behind."""
+    launcher = os.environ.get("PHITUNE_LAUNCHER")
+    if launcher is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it was gone before we asked
+        os._exit(FAULT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
