@@ -2,7 +2,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-export KUBECONFIG REGISTRY TAG
+# The locked Go toolchain comes before whatever this machine has.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# An exported KUBECONFIG is a habit, not a wish: another cluster is used only where it is named to make.
+ifneq ($(origin KUBECONFIG),command line)
+unexport KUBECONFIG
+override KUBECONFIG :=
+endif
 
 .PHONY: help setup demo test test-unit lint format generate lock docs images \
         cluster-up cluster-down cluster-status clean
@@ -17,8 +23,8 @@ demo: setup ## Fine-tune on a real Kubernetes, from nothing to the score (KUBECO
 	@$(PYTHON) hack/demo
 
 test: setup ## Run every test: unit, integration, end to end (builds images and the local cluster)
-	@$(PYTHON) hack/cluster build
-	@$(PYTHON) hack/images build
+	@$(if $(KUBECONFIG),,$(PYTHON) hack/cluster build)
+	@$(PYTHON) hack/images build $(if $(KUBECONFIG),$(if $(REGISTRY),--push $(REGISTRY)))
 	@$(PYTHON) -m pytest
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
@@ -53,10 +59,10 @@ cluster-up: setup ## Start a local Kubernetes of two nodes (NODES=n for another 
 	@$(PYTHON) hack/cluster up $(if $(NODES),--nodes $(NODES))
 
 cluster-down: ## Stop the local Kubernetes and remove all of it but its binaries
-	@python3 hack/cluster down
+	@$$(hack/find-python) hack/cluster down
 
 cluster-status: ## Show the nodes and pods of the local Kubernetes
-	@python3 hack/cluster status
+	@$$(hack/find-python) hack/cluster status
 
 clean: ## Remove what was built in this folder (caches outside it stay)
 	@rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,139 @@
+"""From sources to an image in the storage, an archive in the cache and, where asked for, a registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imagebuild import archive, deps, keys, storage
+from imagebuild.paths import ROOT, cache, locked
+from imagebuild.process import BuildError, say
+
+IMAGES = ("operator", "trainer")
+NUM_KEPT = 3
+"""Builds of each image that stay in the cache: the one in use, and two to go back to."""
+TOOLS = (
+    "buildah:buildah:builds the images",
+    "debootstrap:debootstrap:makes the images' Debian",
+    "cc:gcc:links the stand-ins for CUDA libraries",
+    "nm:binutils:reads what CUDA libraries export",
+    "unshare:util-linux:keeps mounts apart from the machine's",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """An image and where it is."""
+
+    name: str
+    """operator or trainer."""
+    reference: str
+    """The name to put into a pod; in a registry if it was pushed."""
+    archive: Path
+    bytes: int
+    """Size of the archive."""
+    seconds: float
+    was_there: bool
+    """Nothing had changed since an earlier build."""
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self), "archive": str(self.archive)}
+
+
+def build(names: Sequence[str], *, tag: str | None, out: Path | None, registry: str | None) -> list[Built]:
+    """Build images. `tag` replaces the hash of the content as tag; `out`, a folder, gets copies.
+
+    Raises BuildError. Goes on in a new mount namespace, so nothing must have been started before.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("building images needs root: buildah and debootstrap mount file systems")
+    if subprocess.run([ROOT / "hack" / "packages", *TOOLS], stdout=sys.stderr, check=False).returncode != 0:
+        raise BuildError("the tools named above are needed to build images")
+    storage.enter_private_mounts()
+    with locked(cache()), storage.opened(cache() / "storage") as opened:
+        _remove_interrupted(cache())
+        built = [_build(opened, name, tag=tag, out=out, registry=registry) for name in names]
+        _forget_old(opened)
+    return built
+
+
+def _build(
+    store: storage.Storage, name: str, *, tag: str | None, out: Path | None, registry: str | None
+) -> Built:
+    began = time.monotonic()
+    dependencies = deps.build(store, name)
+    dockerfile = ROOT / "docker" / f"{name}.Dockerfile"
+    content = _content_key(dockerfile, dependencies)
+    image = f"localhost/phitune/{name}:{content}"
+    reference = f"localhost/phitune/{name}:{tag or content}"
+    target = cache() / "archives" / f"{name}-{content}{f'-{tag}' if tag else ''}.tar"
+    was_there = target.exists() and store.has(image)
+    if not was_there:
+        say(f"{name}: our code")
+        command = ["build", "--quiet", "--isolation", "chroot", "--format", "oci", "--timestamp", "0"]
+        command += [
+            "--build-context",
+            f"deps=container-image://{dependencies}",
+            "--build-arg",
+            f"REVISION={content}",
+        ]
+        store.buildah(*command, "--file", dockerfile, "--tag", image, ROOT, doing=f"building {image}")
+        if _content_key(dockerfile, dependencies) != content:
+            store.remove(image)
+            raise BuildError(f"{name}: a source file changed while it was copied; build again")
+        archive.write(store, image, archive.Layers(cache() / "layers"), target, reference=reference)
+    os.utime(target)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        target = Path(shutil.copy(target, out / f"phitune-{name}.tar"))
+    if registry:
+        reference = f"{registry.rstrip('/')}/{reference.removeprefix('localhost/')}"
+        say(f"{name}: pushing {reference}")
+        store.buildah("push", "--quiet", image, f"docker://{reference}", doing=f"pushing {reference}")
+    return Built(
+        name=name,
+        reference=reference,
+        archive=target,
+        bytes=target.stat().st_size,
+        seconds=round(time.monotonic() - began, 1),
+        was_there=was_there,
+    )
+
+
+def _content_key(dockerfile: Path, dependencies: str) -> str:
+    text = dockerfile.read_text()
+    return keys.key(dependencies, text, keys.files_key(ROOT, keys.copied_paths(text, ROOT)))
+
+
+def _remove_interrupted(folder: Path) -> None:
+    for pattern in ("packages-*", "archives/.new-*", "layers/.new-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _forget_old(store: storage.Storage) -> None:
+    """Keep the newest builds of each image and the images that they stand on, and remove the rest."""
+    archives = sorted(
+        (cache() / "archives").glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    kept = [
+        path for name in IMAGES for path in [p for p in archives if p.name.startswith(f"{name}-")][:NUM_KEPT]
+    ]
+    for path in set(archives) - set(kept):
+        path.unlink()
+    present = {image: store.layers(image) for image in store.images()}
+    tops = {
+        f"localhost/phitune/{name}:{content}" for name, content in (path.stem.split("-")[:2] for path in kept)
+    }
+    needed = [layers for image, layers in present.items() if image in tops]
+    for image, layers in present.items():
+        if not any(top[: len(layers)] == layers for top in needed):
+            store.remove(image)
+    archive.Layers(cache() / "layers").keep_only({digest for layers in needed for digest in layers})

@@ -1,0 +1,63 @@
+"""The dependency image: the base and the Python packages of one lock file, compiled for a read-only disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from imagebuild import base, standins, trim
+from imagebuild.keys import files_key, key
+from imagebuild.paths import ROOT, cache
+from imagebuild.process import run, say
+from imagebuild.storage import Storage
+
+SITE_PACKAGES = f"usr/local/lib/python{base.PYTHON}/dist-packages"
+# Debian bookworm has glibc 2.36, so wheels may ask for that.
+PLATFORM = "x86_64-manylinux_2_36"
+
+
+def build(storage: Storage, image: str) -> str:
+    """Make the dependency image of `image` ("operator", "trainer") unless it is there; returns its name."""
+    lock = ROOT / "requirements" / f"{image}.txt"
+    build_lock = ROOT / "requirements" / "build.txt"
+    below = base.build(storage)
+    recipe = [Path(__file__), Path(str(trim.__file__)), Path(str(standins.__file__)), lock, build_lock]
+    name = f"localhost/phitune/{image}-deps:{key(below, files_key(ROOT, recipe))}"
+    if not storage.has(name):
+        say(f"{image}: the packages of requirements/{lock.name}")
+        # In the cache, not in /tmp: beside the installer's cache, packages are hard links.
+        with tempfile.TemporaryDirectory(dir=cache(), prefix="packages-") as scratch:
+            site = Path(scratch) / "site"
+            install(lock, build_lock, site)
+            trim.trim(site)
+            with storage.new_image(name, on=below) as draft:
+                shutil.copytree(site, draft.root / SITE_PACKAGES, symlinks=True, dirs_exist_ok=True)
+                # Unchecked bytecode holds whatever time stamps the files get on their way to a node.
+                compileall = [
+                    "python3",
+                    "-m",
+                    "compileall",
+                    "-q",
+                    "-j",
+                    "0",
+                    "--invalidation-mode",
+                    "unchecked-hash",
+                ]
+                draft.run(*compileall, f"/{SITE_PACKAGES}", doing="compiling Python files")
+    return name
+
+
+def install(lock: Path, build_lock: Path, site: Path) -> None:
+    """Install a lock's packages into a folder, for the base image's Python, whichever Python runs this."""
+    command: list[str | Path] = [ROOT / "hack" / "uv", "pip", "install", "--quiet", "--target", site]
+    command += [
+        "--no-deps",
+        "--require-hashes",
+        "--python-version",
+        base.PYTHON,
+        "--python-platform",
+        PLATFORM,
+    ]
+    command += ["--build-constraints", build_lock, "-r", lock]
+    run(command, doing="installing Python packages")
