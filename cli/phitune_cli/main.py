@@ -36,6 +36,18 @@ COMMANDS: Final = {
     "data": Command("phitune_cli.data_cmd", "make a data set"),
 }
 
+_TRAINER_PACKAGES: Final = (
+    "torch",
+    "transformers",
+    "peft",
+    "deepspeed",
+    "safetensors",
+    "numpy",
+    "PIL",
+    "sklearn",
+)
+"""What commands that train import, and an installation without the extra `trainer` lacks."""
+
 _EPILOG: Final = f"""\
 examples:
   phitune run examples/digits.yaml             fine-tune on this machine
@@ -80,6 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
         code = module.main(args)
         sys.stdout.flush()
         return code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _TRAINER_PACKAGES:
+            raise
+        print(
+            f"phitune {wanted}: {package} is not installed; run: pip install 'phitune[trainer]'",
+            file=sys.stderr,
+        )
+        return USER_ERROR
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -129,7 +129,7 @@ def carry_out(config: TrainConfig) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        code, _, message = ending_of(error)
+        code, _, message = ending_of(error, Path(config.run.workspace))
         if code not in (USER_ERROR, INTERRUPTED):
             raise
         print(message, file=sys.stderr)
@@ -146,13 +146,17 @@ def carry_out(config: TrainConfig) -> int:
 
 
 class alone_on_this_machine:  # noqa: N801 - reads as a context manager
-    """Within it, the variables that a pod of a gang would have are absent."""
+    """Within it, the variables that a pod of a gang would have are absent, and progress stays here."""
 
     def __enter__(self) -> None:
-        self._removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PET_")}
+        self._before = dict(os.environ)
+        for name in [name for name in os.environ if name.startswith("PET_")]:
+            del os.environ[name]
+        os.environ.setdefault("PHITUNE_PROGRESS_HOST", "127.0.0.1")
 
     def __exit__(self, *_: object) -> None:
-        os.environ.update(self._removed)
+        os.environ.clear()
+        os.environ.update(self._before)
 
 
 def closing(code: int, layout: RunLayout, file: str) -> str:
@@ -164,7 +168,7 @@ def closing(code: int, layout: RunLayout, file: str) -> str:
     result = read_result(layout)
     assert result is not None, f"{layout.path} has no result"
     lines = ["", f"Done: {result['steps']} steps, method {result['method']}."]
-    lines += _score(result["progress"]["evaluation"])
+    lines += _score(result["evaluation"])
     lines += [f"  {kind:9} {path}" for kind, path in _places(result, layout).items()]
     lines += [f"A new run: phitune run {file} --fresh"]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """How a rank's exception becomes an exit code, a reason and a sentence for the user."""
 
 import re
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -11,11 +12,11 @@ from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
 from phitune_trainer.model import ModelFilesError
 
 
-def user_message(error: BaseException) -> str | None:
-    """What to tell the user if `error` is theirs to mend, else None."""
+def user_message(error: BaseException, volume: Path | None) -> str | None:
+    """What to tell the user if `error` is theirs to mend, as what lies on `volume` is; else None."""
     if isinstance(error, ConfigError | DataError | ModelFilesError | UserError):
         return str(error)
-    return volume_problem(error)
+    return volume_problem(error, volume)
 
 
 def is_peer_lost(error: BaseException) -> bool:
@@ -25,9 +26,9 @@ def is_peer_lost(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(re.search(r"gloo/|NCCL", str(error)))
 
 
-def ending_of(error: BaseException) -> tuple[int, str, str]:
-    """Exit code, reason and message of a rank that ends with `error`."""
-    if (message := user_message(error)) is not None:
+def ending_of(error: BaseException, volume: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, reason and message of a rank that ends with `error`; `volume` is the user's, once known."""
+    if (message := user_message(error, volume)) is not None:
         return USER_ERROR, "UserError", message
     if isinstance(error, Interrupted):
         return INTERRUPTED, "Interrupted", str(error)

@@ -1,6 +1,9 @@
 """What can end a rank early, named after what to do about it. No torch here: the launcher imports it."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 FAULT = 1
 """Exit code for a fault of the trainer or of the machines: a restart may heal it."""
@@ -27,8 +30,24 @@ _REMEDIES = {
 }
 
 
-def volume_problem(error: BaseException) -> str | None:
-    """What to tell the user if `error` says that the volume cannot be written, else None."""
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        return f"cannot write {error.filename or 'to the volume'}: {_REMEDIES[error.errno]}"
-    return None
+def volume_problem(error: BaseException, volume: Path | None) -> str | None:
+    """What to tell the user if `error` says that a path on `volume` cannot be written, else None.
+
+    Other paths (the pod's /tmp, a device) are not the user's to mend; nor is anything without a volume.
+    """
+    if volume is None or not isinstance(error, OSError) or error.errno not in _REMEDIES:
+        return None
+    if not isinstance(error.filename, str) or not Path(error.filename).is_relative_to(volume):
+        return None
+    return f"cannot write {error.filename}: {_REMEDIES[error.errno]}"
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Within this block an OSError that names no file, such as that of a write or a sync, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

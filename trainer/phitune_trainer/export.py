@@ -1,10 +1,10 @@
 """What a finished run leaves for others to use: export/merged and export/adapter on the volume."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.folders import building
 from phitune_trainer.methods import Method
 from phitune_trainer.model import save_model
 from phitune_trainer.run_layout import RunLayout, sync_folder
@@ -33,9 +33,6 @@ def export(method: Method, config: TrainConfig, layout: RunLayout) -> dict[str, 
 
 def _publish(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a folder aside and put it in place whole, instead of an older one."""
-    aside = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    write(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    with building(folder, replace=True) as aside:
+        write(aside)
     sync_folder(folder.parent)

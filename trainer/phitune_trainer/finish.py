@@ -1,28 +1,31 @@
 """The end of a run: exports, proof of training, and the result."""
 
 import hashlib
+from typing import Any
 
 import torch
 
 from phitune_trainer.export import export
+from phitune_trainer.incarnation import refuse_if_superseded
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
 from phitune_trainer.progress import Progress, timestamp
 from phitune_trainer.result import write_result
-from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.run_layout import IncarnationFolder, RunLayout
 
 
-def finish(run: Run, method: Method, layout: RunLayout, progress: Progress) -> str:
-    """Export on rank 0, prove the training on all ranks; the sentence to end with."""
+def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder, progress: Progress) -> str:
+    """Export on rank 0, prove the training on all ranks; the sentence to end with.
+
+    Superseded where a start newer than `folder` exists: the exports and the result are then its to write.
+    """
     digest = parameters_hash(run.engine.parameters)
     run.narrator.report(parametersHash=digest)
     progress.update(state="saving")
-    artifacts = run.world.from_first(
-        lambda: {"run": layout.on_volume(layout.path), **export(method, run.config, layout)}
-    )
+    artifacts = run.world.from_first(lambda: write_exports(run, method, layout, folder))
     progress.update(state="done")
     snapshot = progress.snapshot()
-    shown = ("loss", "learningRate", "epoch", "lastCheckpoint", "evaluation")
+    shown = ("loss", "learningRate", "epoch")
     result = {
         "version": 1,
         "job": run.config.run.model_dump(by_alias=True),
@@ -30,11 +33,13 @@ def finish(run: Run, method: Method, layout: RunLayout, progress: Progress) -> s
         "task": run.config.task,
         "steps": run.total_steps,
         "progress": {name: snapshot[name] for name in shown},
+        "lastCheckpoint": snapshot["lastCheckpoint"],
+        "evaluation": snapshot["evaluation"],
         "artifacts": artifacts,
         "parametersHash": digest,
         "finishedAt": timestamp(),
     }
-    run.world.from_first(lambda: write_result(layout, result))
+    run.world.from_first(lambda: complete(layout, folder, result))
     run.narrator.report(artifacts=artifacts)
     scores = snapshot["evaluation"]
     score = (
@@ -43,6 +48,18 @@ def finish(run: Run, method: Method, layout: RunLayout, progress: Progress) -> s
         else ""
     )
     return f"done: {run.total_steps} steps{score}; outputs in {layout.path}"
+
+
+def write_exports(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder) -> dict[str, str]:
+    """What the run leaves, by kind: paths on the volume."""
+    refuse_if_superseded(layout, folder)
+    return {"run": layout.on_volume(layout.path), **export(method, run.config, layout)}
+
+
+def complete(layout: RunLayout, folder: IncarnationFolder, result: dict[str, Any]) -> None:
+    """Mark the run as complete, unless a newer start has it now."""
+    refuse_if_superseded(layout, folder)
+    write_result(layout, result)
 
 
 def parameters_hash(parameters: dict[str, torch.nn.Parameter]) -> str:

@@ -5,8 +5,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from phitune_trainer.errors import writing_to
 
 _LEFTOVER_SECONDS = 3600
 """A half-written folder that nobody has added to for so long belongs to a process that is gone."""
@@ -30,9 +32,11 @@ def building(out: Path, *, replace: bool = False) -> Iterator[Path]:
     aside, former = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
     aside.mkdir()
     try:
-        yield aside
-        if replace and out.exists():
-            out.rename(former)
+        with writing_to(out):
+            yield aside
+        if replace:
+            with suppress(FileNotFoundError):  # none yet, or another process is replacing it
+                out.rename(former)
         try:
             aside.rename(out)
         except OSError as error:

@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phitune_trainer.errors import UserError
+from phitune_trainer.errors import Superseded, UserError
 from phitune_trainer.run_layout import (
     IncarnationFolder,
     RunLayout,
-    step_name,
     steps_in,
     sync_folder,
     write_atomically,
@@ -95,19 +94,40 @@ def newer_start(layout: RunLayout, number: int) -> int | None:
     return newest if newest > number else None
 
 
+def refuse_if_superseded(layout: RunLayout, folder: IncarnationFolder) -> None:
+    """Superseded where a start newer than that of `folder` exists."""
+    if (newer := newer_start(layout, folder.number)) is not None:
+        raise Superseded(f"incarnation {newer} of this run has started; this one, {folder.number}, ends here")
+
+
 def retire_old_checkpoints(layout: RunLayout, folder: IncarnationFolder, keep: int) -> None:
-    """Remove this start's own checkpoints but the newest `keep`, unless a newer start might need them.
+    """Remove this start's own checkpoints but the newest `keep`, and, once there are so many, those of older
+    starts, which nothing of the line needs any more; none if a newer start might need them.
 
     A newer start takes its number first and looks for checkpoints then; here the checkpoint is put aside
     first, and then we look for newer numbers. Whichever order the two happen in, either the newer start
-    does not see the checkpoint, or we see the newer start and put the checkpoint back.
+    does not see the checkpoint, or we see the newer start and put the checkpoint back. So an older start
+    never removes what a newer one continues from.
     """
-    for leftover in folder.checkpoints.glob(f"{_RETIRED}*"):
+    if newer_start(layout, folder.number) is not None:
+        return
+    mine = f"{_RETIRED}{folder.number:04d}-"
+    for leftover in folder.checkpoints.glob(f"{mine}*"):
         shutil.rmtree(leftover)
-    for step in steps_in(folder.checkpoints)[:-keep]:
-        path = folder.checkpoint(step)
-        aside = path.with_name(_RETIRED + step_name(step))
-        os.rename(path, aside)
+    steps = steps_in(folder.checkpoints)
+    retired = [folder.checkpoint(step) for step in steps[:-keep]]
+    if len(steps) >= keep:
+        older = [layout.incarnation(n) for n in layout.incarnation_numbers() if n < folder.number]
+        retired += [start.checkpoint(step) for start in older for step in steps_in(start.checkpoints)]
+        for leftover in [path for start in older for path in start.checkpoints.glob(".*")]:
+            # Half-written or half-removed by a start that is gone, or that ends at its next save.
+            shutil.rmtree(leftover, ignore_errors=True)
+    for path in retired:
+        aside = path.with_name(mine + path.name)
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:  # a start that was cut off has just removed its own
+            continue
         if newer_start(layout, folder.number) is not None:
             os.rename(aside, path)
             return

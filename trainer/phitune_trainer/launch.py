@@ -116,6 +116,8 @@ class Launcher:
         try:
             for rank in self._pod.ranks:
                 self._start(rank)
+            if self._num_signals:  # it may have come between two starts
+                self._send(signal.SIGTERM)
             ended_by_themselves = self._wait()
         finally:
             self._send(signal.SIGKILL)
@@ -168,7 +170,7 @@ class Launcher:
         by_themselves: dict[int, int] | None = None
         while self._poll():
             now = time.monotonic()
-            if failed_at is None and any(code not in (DONE, INTERRUPTED) for code in self._ended.values()):
+            if failed_at is None and any(map(self._is_failure, self._ended.values())):
                 failed_at = now
             if failed_at is not None and by_themselves is None and now >= failed_at + _SETTLE_SECONDS:
                 by_themselves = dict(self._ended)
@@ -189,6 +191,9 @@ class Launcher:
             if rank not in self._ended and (code := process.poll()) is not None:
                 self._ended[rank] = code
         return len(self._ended) < len(self._processes)
+
+    def _is_failure(self, code: int) -> bool:
+        return code not in (DONE, INTERRUPTED) and not (self._num_signals and code == -signal.SIGTERM)
 
     def _end_of(self, rank: int, code: int) -> RankEnd:
         if self._overran and code == -signal.SIGKILL:

@@ -1,20 +1,21 @@
 """What people read while a run trains, and the numbers of every step on the volume.
 
-The losses of the steps stay on the device until a line is written; then all of them are read at once, so
-that between two lines nothing waits for the device.
+The numbers of the steps are read when a line is written, all of them at once.
 """
 
-import json
 import logging
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from phitune_trainer.progress import Progress
+from phitune_trainer.strict_json import to_json
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -64,6 +65,7 @@ class StepLog:
         self._samples_per_epoch = samples_per_epoch
         self._device = device
         self._waiting: list[Step] = []
+        self._has_complained = False
         self._since = time.monotonic()
         self._num_lines = 0
         self._num_timed = 0
@@ -82,7 +84,7 @@ class StepLog:
         self._since = time.monotonic()
 
     def flush(self) -> None:
-        """Write what is waiting: this is where the host waits for the device."""
+        """Write what is waiting."""
         if not self._waiting:
             return
         steps, self._waiting = self._waiting, []
@@ -90,10 +92,17 @@ class StepLog:
         norms = torch.stack([step.grad_norm for step in steps]).tolist()
         now = time.monotonic()
         seconds, self._since = max(now - self._since, 1e-9), now
-        with self._metrics.open("a", encoding="utf-8") as file:
-            for step, loss, norm in zip(steps, losses, norms, strict=True):
-                row = {"step": step.step, "loss": loss, "gradNorm": norm, "learningRate": step.learning_rate}
-                file.write(json.dumps({**row, "samples": step.num_samples, "tokens": step.num_tokens}) + "\n")
+        self._keep(
+            {
+                "step": step.step,
+                "loss": loss,
+                "gradNorm": norm,
+                "learningRate": step.learning_rate,
+                "samples": step.num_samples,
+                "tokens": step.num_tokens,
+            }
+            for step, loss, norm in zip(steps, losses, norms, strict=True)
+        )
         last = steps[-1]
         images_per_second = sum(step.num_images for step in steps) / seconds
         tokens_per_second = sum(step.num_tokens for step in steps) / seconds
@@ -120,6 +129,17 @@ class StepLog:
             f"{tokens_per_second:,.0f} tokens/s  memory {memory_gib(self._device):.1f} GiB  "
             f"ETA {duration(eta)}"
         )
+
+    def _keep(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add lines to metrics.jsonl; a volume that takes no more must not stop the training."""
+        text = "".join(to_json(row) + "\n" for row in rows)
+        try:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            if not self._has_complained:
+                say(f"warning: steps are missing from {self._metrics}: {error.strerror}; training goes on")
+            self._has_complained = True
 
 
 def memory_gib(device: torch.device) -> float:

@@ -1,5 +1,6 @@
 """The training loop: the same for every method, engine, device and number of ranks."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -18,6 +19,13 @@ from phitune_trainer.model import Phi3V
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.schedule import learning_rate
 from phitune_trainer.stop import StopRequest
+
+_REMEDY = "the weights are unchanged and nothing of this step was saved; try a lower training.learningRate"
+_MOST_SUSPECTS = 8
+
+
+class Diverged(Exception):
+    """A step gave numbers that are not finite; the weights are as they were before it."""
 
 
 @dataclass(kw_only=True)
@@ -115,23 +123,47 @@ def train_step(run: Run, batches: StepBatches, agreed: Agreement) -> Step:
     Random numbers (dropout) follow from seed, step and rank, so that a resumed run draws the same ones.
     """
     torch.manual_seed((run.config.training.seed << 32) + run.step * run.world.size + run.world.rank)
-    loss = torch.zeros((), device=run.world.device)
+    losses = []
     for number, batch in enumerate(batches.micro_batches, start=1):
         share = run.model(batch.to(run.world.device)) / agreed.num_label_tokens
         run.engine.backward(share, is_last=number == len(batches.micro_batches))
-        loss += share.detach()
+        losses.append(share.detach())
+    loss = run.world.sum_(torch.stack(losses).sum())
+    # Here the host waits for the device: a step too late, the weights and then the checkpoints are spoilt.
+    if not math.isfinite(loss.item()):
+        raise Diverged(f"step {run.step + 1}: the loss is {loss.item()}; {suspects(run, batches, losses)}")
     rate = step_learning_rate(run)
     grad_norm = run.engine.step(rate)
+    # In fp16 an overflow is usual: the engine leaves that step out and lowers its scale.
+    if run.config.training.precision != "fp16" and not math.isfinite(grad_norm.item()):
+        raise Diverged(
+            f"step {run.step + 1}: the gradient is not finite, though the loss is, {loss.item():.4f}; "
+            f"{_REMEDY}"
+        )
     run.step += 1
     return Step(
         step=run.step,
-        loss=run.world.sum_(loss),
+        loss=loss,
         grad_norm=grad_norm,
         learning_rate=rate,
         num_samples=agreed.num_samples,
         num_images=agreed.num_images,
         num_tokens=agreed.num_tokens,
     )
+
+
+def suspects(run: Run, batches: StepBatches, losses: list[torch.Tensor]) -> str:
+    """Which samples, over all ranks, were in the passes whose loss is not finite, and what to do."""
+    own = [
+        where
+        for batch, loss in zip(batches.micro_batches, losses, strict=True)
+        if not math.isfinite(loss.item())
+        for where in batch.where
+    ]
+    found = [where for ranks in run.world.gather(own) for where in ranks]
+    more = f" and {len(found) - _MOST_SUSPECTS} more" if len(found) > _MOST_SUSPECTS else ""
+    among = f"look at the samples {', '.join(found[:_MOST_SUSPECTS])}{more}; " if found else ""
+    return among + _REMEDY
 
 
 def agree(run: Run, batches: StepBatches) -> Agreement:

@@ -31,7 +31,7 @@ class RankEnd:
             return cls(128 - code, "Killed", f"rank {rank} was killed by {name}{hint} {done}", last_lines)
         if code == DONE:
             return cls(DONE, "Completed", report.message or "training is complete", last_lines)
-        if report.reason is None:
+        if report.reason is None or (report.reason not in _BLAME and code != INTERRUPTED):
             last = last_lines[-1] if last_lines else "it printed nothing"
             return cls(code, "Fault", f"rank {rank} ended with code {code}: {last}", last_lines)
         where = "" if code in (USER_ERROR, INTERRUPTED) else f"rank {rank}: "

@@ -33,11 +33,13 @@ def main() -> int:
     """Prepare for the config in $PHITUNE_CONFIG; the exit code (exit_codes.py)."""
     # As Ctrl-C: not an Exception, so nothing that handles those takes it for a broken picture, say.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    volume = None
     try:
         config = load_config(Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml")))
+        volume = Path(config.run.workspace)
         prepare(config, _say)
     except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
-        code, reason, message = ending_of(error)
+        code, reason, message = ending_of(error, volume)
         if code == FAULT:
             traceback.print_exc()
         else:
@@ -71,7 +73,9 @@ def _check_volume(workspace: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(volume_problem(error) or f"cannot write {workspace}: {error.strerror}") from error
+        raise UserError(
+            volume_problem(error, workspace) or f"cannot write {workspace}: {error.strerror}"
+        ) from error
 
 
 def _prepare_model(config: TrainConfig, say: Say) -> None:

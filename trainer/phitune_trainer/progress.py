@@ -3,12 +3,13 @@
 The state is a value that the training thread replaces; the server's threads only read it.
 """
 
-import json
 import os
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
+
+from phitune_trainer.strict_json import finite, to_json
 
 PORT = 8471
 
@@ -52,11 +53,11 @@ class Progress:
         }
 
     def update(self, *, state: State | None = None, **fields: Any) -> None:
-        """Replace some fields, named as in the JSON."""
+        """Replace some fields, named as in the JSON; what is not finite becomes None, which JSON can say."""
         if unknown := fields.keys() - self._now.keys():
             raise TypeError(f"progress has no {', '.join(sorted(unknown))}")
         with self._lock:
-            now = {**self._now, **fields, "updatedAt": timestamp()}
+            now = {**self._now, **finite(fields), "updatedAt": timestamp()}
             if state is not None:
                 now["state"] = state
             now["percent"] = round(100 * now["step"] / now["totalSteps"], 1) if now["totalSteps"] else 0.0
@@ -92,8 +93,13 @@ def progress_port() -> int:
     return int(os.environ.get("PHITUNE_PROGRESS_PORT", PORT))
 
 
-def serve(progress: Progress, port: int) -> ThreadingHTTPServer | None:
-    """Answer on all addresses of this pod from now on; None where the port is taken.
+def progress_host() -> str:
+    """The address to answer on: PHITUNE_PROGRESS_HOST; else all of them, for the operator polls pods."""
+    return os.environ.get("PHITUNE_PROGRESS_HOST", "0.0.0.0")  # noqa: S104 - polled from other pods
+
+
+def serve(progress: Progress, port: int, host: str) -> ThreadingHTTPServer | None:
+    """Answer on this port of `host` from now on; None where the port is taken.
 
     On a shared machine the port may belong to someone else: training goes on without it.
     """
@@ -102,7 +108,7 @@ def serve(progress: Progress, port: int) -> ThreadingHTTPServer | None:
         source = progress
 
     try:
-        server = ThreadingHTTPServer(("0.0.0.0", port), Handler)  # noqa: S104 - polled from other pods
+        server = ThreadingHTTPServer((host, port), Handler)
     except OSError:
         return None
     server.daemon_threads = True
@@ -118,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         match self.path:
             case "/progress":
-                self._answer(200, "application/json", json.dumps(self.source.snapshot()))
+                self._answer(200, "application/json", to_json(self.source.snapshot()))
             case "/metrics":
                 self._answer(200, "text/plain; version=0.0.4; charset=utf-8", self.source.metrics())
             case "/healthz":

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from phitune_trainer.strict_json import to_json
+
 FOLDER_VARIABLE = "PHITUNE_REPORTS"
 
 
@@ -52,7 +54,7 @@ def write_report(folder: Path, report: RankReport) -> None:
     """Replace the report of `report.rank`; a reader never sees half of one."""
     path = folder / f"rank-{report.rank}.json"
     aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(asdict(report)), encoding="utf-8")
+    aside.write_text(to_json(asdict(report)), encoding="utf-8")
     aside.rename(path)
 
 

@@ -4,11 +4,12 @@ import json
 from typing import Any
 
 from phitune_trainer.run_layout import RunLayout, write_atomically
+from phitune_trainer.strict_json import to_json
 
 
 def write_result(layout: RunLayout, result: dict[str, Any]) -> None:
     """Mark the run as complete."""
-    write_atomically(layout.result, json.dumps(result, indent=1))
+    write_atomically(layout.result, to_json(result, indent=1))
 
 
 def read_result(layout: RunLayout) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from phitune_trainer.errors import writing_to
+
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -124,12 +126,13 @@ class RunLayout:
 def write_atomically(path: Path, text: str) -> None:
     """Write a small file so that a reader, or a crash, sees all of it or the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    sync_folder(path.parent)
+    with writing_to(path):
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phitune_trainer.strict_json import to_json
+
 MAX_BYTES = 4096
 """What Kubernetes keeps of one container's message; it cuts the rest off, which would not be JSON."""
 
@@ -38,7 +40,7 @@ def bounded(message: Mapping[str, Any]) -> bytes:
     Log lines go first (oldest first), then the proofs of the higher ranks (`ranksOmitted` counts them),
     then the end of the sentence.
     """
-    kept = json.loads(json.dumps(message))
+    kept = json.loads(to_json(message))
     while len(encoded := _encode(kept)) > MAX_BYTES:
         excess = len(encoded) - MAX_BYTES
         failure = kept.get("failure") or {}
@@ -60,4 +62,4 @@ def bounded(message: Mapping[str, Any]) -> bytes:
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(message, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()

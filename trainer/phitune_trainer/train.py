@@ -18,7 +18,7 @@ from phitune_trainer.finish import finish
 from phitune_trainer.logs import quieten_libraries
 from phitune_trainer.loop import train
 from phitune_trainer.narrator import Narrator
-from phitune_trainer.progress import Progress, progress_port, serve
+from phitune_trainer.progress import Progress, progress_host, progress_port, serve
 from phitune_trainer.reports import reports_folder
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
@@ -35,23 +35,27 @@ def main() -> int:
     die_with_launcher()
     quieten_libraries()
     stop = StopRequest()
-    stop.listen()
     progress = Progress(attempt=attempt())
     rank = int(os.environ.get("RANK", "0"))
     narrator = Narrator(rank, reports_folder(), progress)
-    if rank == 0 and serve(progress, progress_port()) is None:
+    if rank == 0 and serve(progress, progress_port(), progress_host()) is None:
         narrator.say(f"port {progress_port()} is taken here: /progress and /metrics are not served")
+    volume = None
     try:
         config = load_config(Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml")))
+        volume = Path(config.run.workspace)
+        world = join_world(config.world.device, volume)
+        # Not before: the wait for the other ranks runs no Python, so that a handler would never be called.
+        # The signal's own effect, an end at once, is right until then.
+        stop.listen()
         with stop.ending_at_once("stopped while loading; nothing is lost"):
-            world = join_world(config.world.device)
             if world.size != config.world.size:
                 raise UserError(
                     f"world: the config says {config.world.size} ranks, but {world.size} were started"
                 )
         message = run_rank(config, world, narrator, progress, stop)
     except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
-        code, reason, message = ending_of(error)
+        code, reason, message = ending_of(error, volume)
         if code == FAULT and narrator.last_step:
             message = f"after step {narrator.last_step}: {message}"
         narrator.report(reason=reason, message=message)
@@ -74,7 +78,12 @@ def run_rank(
     with stop.ending_at_once("stopped while loading; nothing is lost"):
         if (result := world.from_first(lambda: read_result(layout))) is not None:
             progress.update(
-                state="done", step=result["steps"], totalSteps=result["steps"], **result["progress"]
+                state="done",
+                step=result["steps"],
+                totalSteps=result["steps"],
+                lastCheckpoint=result["lastCheckpoint"],
+                evaluation=result["evaluation"],
+                **result["progress"],
             )
             narrator.report(artifacts=result["artifacts"])
             return f"this run is complete since {result['finishedAt']}: see {layout.result}"
@@ -105,7 +114,7 @@ def run_rank(
     train(run)
     run.evaluate()
     with stop.ending_at_once(f"stopped while exporting; step {run.step} is saved, and continues from there"):
-        return finish(run, method, layout, progress)
+        return finish(run, method, layout, start.folder, progress)
 
 
 def die_with_launcher() -> None:

@@ -1,16 +1,21 @@
 """Starts of one run, also two alive at once, and which checkpoint each of them continues from."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from phitune_trainer.errors import UserError
+from phitune_trainer.errors import Superseded, UserError
 from phitune_trainer.incarnation import (
     Origin,
     choose_origin,
     claim,
+    line_before,
     newer_start,
     record_start,
+    refuse_if_superseded,
     retire_old_checkpoints,
 )
 from phitune_trainer.run_layout import IncarnationFolder, RunLayout, steps_in
@@ -113,13 +118,54 @@ def test_a_damaged_record_is_named_rather_than_guessed(layout: RunLayout) -> Non
         begin(layout)
 
 
-def test_rotation_keeps_the_newest_and_only_its_own(layout: RunLayout) -> None:
+def test_older_starts_keep_theirs_until_this_one_has_enough_of_its_own(layout: RunLayout) -> None:
     first, _ = begin(layout)
     save(first, 100)
+    (first.checkpoints / ".partial-step-00000200").mkdir()
     second, _ = begin(layout)
-    save(second, 200, 300, 400)
+    save(second, 200)
     retire_old_checkpoints(layout, second, keep=2)
-    assert (steps_in(first.checkpoints), steps_in(second.checkpoints)) == ([100], [300, 400])
+    assert (steps_in(first.checkpoints), steps_in(second.checkpoints)) == ([100], [200])
+    save(second, 300, 400)
+    retire_old_checkpoints(layout, second, keep=2)
+    assert (list(first.checkpoints.iterdir()), steps_in(second.checkpoints)) == ([], [300, 400])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["start", "save", "save", "save"])), max_size=40)
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_starts_overlap_the_newest_can_always_go_on(events: list[tuple[int, str]]) -> None:
+    """Starts that were cut off go on saving and removing; of the newest start's line nothing is lost."""
+    with TemporaryDirectory() as folder:
+        layout = RunLayout(Path(folder) / "run")
+        starts = [begin(layout)]
+        saved = [0]
+        for which, event in events:
+            if event == "start":
+                starts.append(begin(layout))
+                saved.append(starts[-1][1].step if starts[-1][1] else 0)
+            else:
+                which %= len(starts)
+                saved[which] += 1
+                save(starts[which][0], saved[which])
+                retire_old_checkpoints(layout, starts[which][0], keep=2)
+            newest, origin = starts[-1]
+            own = steps_in(newest.checkpoints)
+            if origin is not None and len(own) < 2:
+                assert layout.incarnation(origin.incarnation).checkpoint(origin.step).is_dir()
+            wanted = saved[-1] or None
+            found = next(line_before(layout, newest.number + 1), None)
+            assert (found.step if found else None) == wanted
+
+
+def test_a_start_that_a_newer_one_has_replaced_is_refused(layout: RunLayout) -> None:
+    first, _ = begin(layout)
+    refuse_if_superseded(layout, first)
+    second, _ = begin(layout)
+    refuse_if_superseded(layout, second)
+    with pytest.raises(Superseded, match="incarnation 2 of this run has started"):
+        refuse_if_superseded(layout, first)
 
 
 def test_an_older_start_removes_nothing_once_a_newer_one_exists(layout: RunLayout) -> None:

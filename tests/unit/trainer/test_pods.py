@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -87,6 +88,26 @@ def test_a_signal_saves_and_the_next_start_goes_on_to_the_end(
     logs = sorted(path.name for path in (layout.incarnation(2).path / "logs").iterdir())
     assert logs == ["rank-0.log", "rank-1.log"]
     assert f"step {saved + 1}/{saved + 2}" in layout.incarnation(2).rank_log(0).read_text()
+
+
+def test_a_signal_ends_a_pod_that_waits_for_its_peers(
+    make_config: Any, start_pod: Any, free_port: Any, wait_until: Any
+) -> None:
+    port = free_port()
+    pod = start_pod(
+        make_config(world={"nodes": 2}),
+        PET_NNODES="2",
+        PET_NODE_RANK="0",
+        PET_MASTER_ADDR="127.0.0.1",
+        PET_MASTER_PORT=str(free_port()),
+        PHITUNE_PROGRESS_PORT=str(port),
+    )
+    wait_until(lambda: progress_at(port))
+    pod.process.send_signal(signal.SIGTERM)
+    signalled_at = time.monotonic()
+    code, message, _ = pod.wait()
+    assert (code, message["reason"], message["failure"]) == (75, "Interrupted", None)
+    assert time.monotonic() - signalled_at < 30
 
 
 def test_a_malformed_line_of_data_is_the_users_error(

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from phitune_trainer.progress import Progress, serve
+from phitune_trainer.progress import Progress, progress_host, serve
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def progress() -> Progress:
 
 @pytest.fixture
 def url(progress: Progress) -> Iterator[str]:
-    server = serve(progress, 0)
+    server = serve(progress, 0, "127.0.0.1")
     assert server is not None
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -64,10 +64,10 @@ def test_health_and_unknown_paths(url: str) -> None:
 
 
 def test_a_taken_port_does_not_stop_the_training(progress: Progress) -> None:
-    first = serve(progress, 0)
+    first = serve(progress, 0, "127.0.0.1")
     assert first is not None
     try:
-        assert serve(progress, first.server_address[1]) is None
+        assert serve(progress, first.server_address[1], "127.0.0.1") is None
     finally:
         first.shutdown()
         first.server_close()
@@ -76,3 +76,19 @@ def test_a_taken_port_does_not_stop_the_training(progress: Progress) -> None:
 def test_a_field_that_the_api_does_not_have_is_refused(progress: Progress) -> None:
     with pytest.raises(TypeError, match="etaseconds"):
         progress.update(etaseconds=3)
+
+
+def test_numbers_that_json_cannot_say_become_null(url: str, progress: Progress) -> None:
+    progress.update(loss=float("nan"), etaSeconds=float("inf"), evaluation={"metric": "m", "value": 1.0})
+    with urlopen(f"{url}/progress") as answer:
+        text = answer.read().decode()
+    now = json.loads(text, parse_constant=pytest.fail)
+    assert (now["loss"], now["etaSeconds"], now["evaluation"]["value"]) == (None, None, 1.0)
+    assert "phitune_loss" not in progress.metrics()
+
+
+def test_answers_everywhere_unless_told_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PHITUNE_PROGRESS_HOST", raising=False)
+    assert progress_host() == "0.0.0.0"
+    monkeypatch.setenv("PHITUNE_PROGRESS_HOST", "127.0.0.1")
+    assert progress_host() == "127.0.0.1"

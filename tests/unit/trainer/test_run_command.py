@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from phitune_cli.progress_bar import draw
-from phitune_cli.run_cmd import choose_run, read_one_job
+from phitune_cli.run_cmd import alone_on_this_machine, choose_run, read_one_job
 from phitune_cli.this_machine import Machine, localize
 from phitune_operator.api import FineTuneJob
 from phitune_trainer.errors import UserError
@@ -141,3 +141,26 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
         output, _ = fourth.communicate(timeout=200)
     assert fourth.returncode == 2
     assert "training.maxSteps: was 30, now 31" in output
+
+
+def test_without_the_trainer_installed_one_sentence_says_how_to_install_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "job.yaml", document())
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from phitune_cli.main import main
+sys.exit(main(["run", {file!r}, "--workspace", {str(tmp_path)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "phitune run: torch is not installed; run: pip install 'phitune[trainer]'\n"
+
+
+def test_progress_of_a_local_run_stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PHITUNE_PROGRESS_HOST", raising=False)
+    monkeypatch.setenv("PET_NNODES", "2")
+    with alone_on_this_machine():
+        assert os.environ["PHITUNE_PROGRESS_HOST"] == "127.0.0.1"
+        assert "PET_NNODES" not in os.environ
+    assert "PHITUNE_PROGRESS_HOST" not in os.environ
+    assert os.environ["PET_NNODES"] == "2"

@@ -47,3 +47,10 @@ def test_is_written_where_the_environment_says(tmp_path: Path, monkeypatch: pyte
     write_termination({"exitCode": 2, "message": "no"})
     written = json.loads((tmp_path / "log").read_text())
     assert (written["version"], written["exitCode"], written["nodeRank"]) == (1, 2, 0)
+
+
+def test_numbers_that_json_cannot_say_become_null() -> None:
+    kept = json.loads(
+        bounded({"message": "m", "progress": {"loss": float("nan")}}), parse_constant=pytest.fail
+    )
+    assert kept["progress"]["loss"] is None

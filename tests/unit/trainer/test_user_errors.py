@@ -112,6 +112,7 @@ def test_ranks_of_one_run_agree_on_their_trained_weights(
         "5",
     ]
     result = json.loads(layout.result.read_text())
-    assert result["progress"]["evaluation"]["samples"] == 5
-    assert result["progress"]["evaluation"]["baseline"] == 0.0
+    assert result["evaluation"]["samples"] == 5
+    assert result["evaluation"]["baseline"] == 0.0
+    assert result["lastCheckpoint"]["step"] == 1
     assert (layout.export / "merged" / "config.json").is_file()

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from phitune_trainer.engine import Fragment
+from phitune_trainer.errors import writing_to
 from phitune_trainer.run_layout import sync_folder, write_atomically
 
 MANIFEST = "manifest.json"
@@ -29,9 +30,10 @@ def write_state(folder: Path, rank: int, fragments: Iterable[Fragment]) -> str:
         f"{part.kind}|{part.name}|{part.start}": part.values.detach().cpu().contiguous() for part in fragments
     }
     name = f"state-{rank:05d}.safetensors"
-    save_file(tensors, folder / name)
-    with (folder / name).open("rb") as file:
-        os.fsync(file.fileno())
+    with writing_to(folder / name):
+        save_file(tensors, folder / name)
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
     return name
 
 

@@ -16,13 +16,13 @@ from phitune_trainer.checkpoint.files import (
 )
 from phitune_trainer.engine import Engine
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import Superseded, UserError
+from phitune_trainer.errors import UserError
 from phitune_trainer.incarnation import (
     Origin,
     choose_origin,
     claim,
-    newer_start,
     record_start,
+    refuse_if_superseded,
     retire_old_checkpoints,
 )
 from phitune_trainer.run_layout import IncarnationFolder, RunLayout, step_name, sync_folder
@@ -112,10 +112,7 @@ class Saver:
         return path
 
     def _open(self, aside: Path) -> None:
-        if (newer := newer_start(self._layout, self._folder.number)) is not None:
-            raise Superseded(
-                f"incarnation {newer} of this run has started; this one, {self._folder.number}, ends here"
-            )
+        refuse_if_superseded(self._layout, self._folder)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
 

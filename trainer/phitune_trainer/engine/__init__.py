@@ -50,7 +50,10 @@ class Engine(Protocol):
         """
 
     def step(self, learning_rate: float) -> torch.Tensor:
-        """Clip, move the weights, forget the gradients; the norm of the gradient before clipping."""
+        """Clip, move the weights, forget the gradients; the norm of the gradient before clipping.
+
+        Where the norm is not finite, the weights stay as they are.
+        """
 
     def fragments(self) -> Iterator[Fragment]:
         """This rank's part of the state; together the ranks yield everything exactly once."""

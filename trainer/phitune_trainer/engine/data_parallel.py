@@ -48,7 +48,8 @@ class DataParallel:
             group["lr"] = learning_rate
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM)
-        self._scaler.step(self._optimizer)
+        if self._scaler.is_enabled() or bool(norm.isfinite()):  # the scaler looks for itself
+            self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
         return norm

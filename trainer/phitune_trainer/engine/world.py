@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -18,8 +19,10 @@ from phitune_trainer.errors import Superseded, UserError
 
 T = TypeVar("T")
 
-COLLECTIVE_TIMEOUT_SECONDS = 600
-"""How long a rank waits for the others; longer than writing a large checkpoint, shorter than patience."""
+COLLECTIVE_TIMEOUT_SECONDS = 1800
+"""How long a rank waits for the others. Ranks wait in a collective while rank 0 alone checks (SHA-256) or
+exports many GB on a slow volume. A rank that dies closes its connections, which is noticed at once: only a
+rank that hangs is waited for so long."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    volume: Path | None = None
+    """The user's volume: what cannot be written there is theirs to mend."""
 
     @property
     def is_first(self) -> bool:
@@ -94,7 +99,7 @@ class World:
         except Superseded as error:
             problem = error
         except Exception as error:
-            message = user_message(error)
+            message = user_message(error, self.volume)
             if message is None:
                 raise
             problem = UserError(message)
@@ -104,7 +109,7 @@ class World:
         return value  # type: ignore[return-value]
 
 
-def join_world(kind: Literal["cpu", "cuda"]) -> World:
+def join_world(kind: Literal["cpu", "cuda"], volume: Path | None = None) -> World:
     """Meet the other ranks. UserError where there is no GPU for this rank, or an unusable environment."""
     environment = read_rank_environment()
     device = torch.device("cpu")
@@ -119,7 +124,7 @@ def join_world(kind: Literal["cpu", "cuda"]) -> World:
     seconds = int(os.environ.get("PHITUNE_COLLECTIVE_TIMEOUT_SECONDS", COLLECTIVE_TIMEOUT_SECONDS))
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
-    return World(environment.rank, environment.size, device)
+    return World(environment.rank, environment.size, device, volume)
 
 
 def leave_world() -> None:

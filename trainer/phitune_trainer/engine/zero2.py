@@ -68,7 +68,7 @@ class Zero2:
         """See Engine."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._engine.step()
+        self._engine.step()  # skips the weights where the norm is not finite, and then says "inf"
         return torch.as_tensor(self._engine.get_global_grad_norm())
 
     def fragments(self) -> Iterator[Fragment]:

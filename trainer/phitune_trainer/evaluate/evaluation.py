@@ -78,11 +78,11 @@ def write_evaluation(folder: Path, predictions: list[Prediction], step: int) -> 
         {"sample": p.sample, "prediction": p.prediction, "answers": p.answers, "score": p.score}
         for p in predictions
     )
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_atomically(folder / "predictions.jsonl", text)
     value = sum(prediction.score for prediction in predictions) / len(predictions)
     metrics = {"version": 1, "step": step, "metric": METRIC, "value": value, "samples": len(predictions)}
-    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1))
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     return metrics
 
 

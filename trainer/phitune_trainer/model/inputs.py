@@ -55,6 +55,8 @@ class Batch:
     """(L,) int64: the places whose logits are trained, each one before its label."""
     labels: Tensor
     """(L,) int64: the tokens that are to be predicted there."""
+    where: tuple[str, ...] = ()
+    """Where each sample comes from, as "file:line", for messages."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -101,4 +103,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         picture_positions=(input_ids < 0).nonzero().flatten(),
         label_positions=trained - 1,
         labels=labels[trained],
+        where=tuple(sample.where for sample in samples),
     )
