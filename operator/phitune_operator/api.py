@@ -303,7 +303,7 @@ class FineTuneJobSpec(Group):
     resources: ResourcesSpec = ResourcesSpec()
     """Nodes, GPUs, CPU and memory. Default: one node with one GPU."""
     storage: StorageSpec
-    """Volume of model, data, checkpoints and results. Cannot be changed, but for retain."""
+    """Volume of model, data, checkpoints and results. Cannot be changed."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Checkpoints. Default: every 15 minutes, the last 2 kept. Cannot be changed."""
     evaluation: EvaluationSpec = EvaluationSpec()

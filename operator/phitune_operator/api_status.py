@@ -160,6 +160,15 @@ class Failure(Group):
     """Last lines of its log."""
 
 
+class Disruptions(Group):
+    """How often the gang was taken away before it saved something newer; each makes the pause longer."""
+
+    count: int
+    """Disruptions in a row."""
+    checkpoint_step: int
+    """Optimizer steps done in the newest checkpoint at the last of them; 0 if there was none."""
+
+
 class Summary(Group):
     """The columns of `kubectl get`, as text."""
 
@@ -201,6 +210,8 @@ class Status(Group):
     """Gangs started after the first one."""
     restarts_counted: int | None = None
     """Restarts after the job's own faults, which runPolicy.restartLimit bounds."""
+    disruptions: Disruptions | None = None
+    """Disruptions since the newest checkpoint."""
     progress: Progress | None = None
     """How far the training is."""
     last_checkpoint: CheckpointStatus | None = None

@@ -13,3 +13,7 @@ class BlockedError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = clean(message, MAX_MESSAGE)
+
+
+class BrokenConfigError(Exception):
+    """The config that the job's pods would read is none; the message says what is wrong and what to do."""

@@ -7,7 +7,7 @@ operator upgrade does not change what a restart runs.
 from typing import Any
 
 from phitune_operator import names
-from phitune_operator.blocked import BlockedError
+from phitune_operator.blocked import BlockedError, BrokenConfigError
 from phitune_operator.defaults import resolve
 from phitune_operator.observed import Observed
 from phitune_operator.placement import Placement, choose
@@ -29,13 +29,14 @@ def check(seen: Observed) -> None:
     if storage.claim_name is not None:
         claim.check_named(seen.claim, name=storage.claim_name, num_nodes=num_nodes)
     elif seen.claim is not None:
-        claim.check_own(seen.claim, key=seen.key, num_nodes=num_nodes)
+        claim.check_own(seen.claim, key=seen.key, num_nodes=num_nodes, size=storage.size)
 
 
 def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
     """Return the job with what is decided for it, and the same as `status.placement`.
 
-    Raises BlockedError if no node has the GPUs, or if the config cannot be made or read.
+    Raises BlockedError if no node has the GPUs or the config cannot be made, and BrokenConfigError if the
+    config that was made can no longer be read.
     """
     known: dict[str, Any] = seen.status.get("placement") or {}
     placement = _placement(seen, known)
@@ -82,6 +83,7 @@ def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
         gpus_per_node=resources.gpus_per_node,
         products=resources.gpu_products or (),
         node_selector=resources.node_selector,
+        tolerations=resources.tolerations or (),
     )
 
 
@@ -100,10 +102,12 @@ def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, li
 
 def _pinned(config_map: dict[str, Any]) -> TrainConfig:
     text = str((config_map.get("data") or {}).get(names.CONFIG_KEY, ""))
-    where = f"ConfigMap {config_map['metadata']['name']}"
+    where = f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}"
     try:
         return parse_config(read_document(text), where)
     except (ConfigError, YamlError) as error:
-        raise BlockedError(
-            "InvalidConfig", f"{where} was changed by hand: {error}. Delete it, and it is made again"
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+        raise BrokenConfigError(
+            f"{where} was changed by hand and is no config any more: {'; '.join(problems)}. "
+            "Delete the job and apply it again; its checkpoints stay on the volume"
         ) from error

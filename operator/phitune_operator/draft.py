@@ -17,6 +17,9 @@ from phitune_operator.pods import PodView
 from phitune_operator.reports import CheckpointReport, EndReport, EvaluationReport, ProgressReport, clean
 from phitune_operator.status import condition_of, duration_text
 
+AFTER_A_WRITE = 5.0
+"""Seconds between a write and a look at what came of it."""
+
 
 class Draft:
     """Collects a plan."""
@@ -45,8 +48,13 @@ class Draft:
         return any(isinstance(action, Create) for action in self.actions)
 
     def do(self, *actions: Action) -> None:
-        """Add writes, to be done in this order."""
+        """Add writes, to be done in this order; what came of them is looked at soon.
+
+        No watch may tell of it: a controller that is not allowed to create pods says so in an Event alone.
+        """
         self.actions += actions
+        if actions:
+            self.look_again(AFTER_A_WRITE)
 
     def look_again(self, after: timedelta | float) -> None:
         """Ask for another look after so long (seconds), or earlier if that was asked for already."""

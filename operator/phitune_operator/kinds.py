@@ -99,3 +99,10 @@ def is_controlled_by(obj: Object, uid: str) -> bool:
     """Whether the object's controller is the owner with this uid."""
     owners = obj["metadata"].get("ownerReferences") or []
     return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def is_controlled_by_name(obj: Object, kind: Kind, name: str) -> bool:
+    """Whether the object's controller is, or was, of this kind and name, in the object's namespace."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    expected = {"apiVersion": kind.api_version, "kind": kind.kind, "name": name}
+    return any(owner.get("controller") and expected.items() <= owner.items() for owner in owners)

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 import aiohttp
@@ -87,7 +88,9 @@ async def run(options: argparse.Namespace) -> None:
         )
         reconciler = Reconciler(kube, store, queue, observer, clock=utc_now)
         resync = Resync(kube, store, queue, options.namespaces)
-        await see_cluster(resync)
+        if not await is_done_before_signal(see_cluster(resync)):
+            LOGGER.info("stopped before the cluster could be read")
+            return
         probes.ready(resync)
         LOGGER.info(
             "serving %s; %d job(s)", ", ".join(options.namespaces) or "all namespaces", len(store.jobs())
@@ -107,6 +110,24 @@ async def run(options: argparse.Namespace) -> None:
             for task in mine:
                 task.cancel()
     LOGGER.info("stopped")
+
+
+async def is_done_before_signal(work_to_do: Coroutine[Any, Any, None]) -> bool:
+    """Do it, unless SIGTERM or SIGINT comes first: then give it up at once. Later, kopf heeds them."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(work_to_do)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await asyncio.wait([task])
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        task.cancel()
+    if task.cancelled():
+        return False
+    task.result()
+    return True
 
 
 async def see_cluster(resync: Resync) -> None:

@@ -30,6 +30,7 @@ from phitune_operator.kinds import (
     Kind,
     Object,
     is_controlled_by,
+    is_controlled_by_name,
     labels_of,
     name_of,
     uid_of,
@@ -84,6 +85,7 @@ class Observer:
             prepare=next(iter(self._mine(JOB, key, raw)), None),
             gangs=tuple(self._mine(PYTORCHJOB, key, raw)),
             pods=tuple(view(pod) for pod in self._pods(key, raw)),
+            farewell=self._farewell(key, raw),
         )
         if job is None or seen.is_deleted or is_finished(seen):
             return seen
@@ -119,10 +121,26 @@ class Observer:
         return [obj for obj in self._store.children(key, kind) if is_controlled_by(obj, uid_of(raw))]
 
     def _pods(self, key: Key, raw: Object) -> list[Object]:
-        uid = uid_of(raw)
-        return [
-            pod for pod in self._store.children(key, POD) if labels_of(pod).get(names.LABEL_JOB_UID) == uid
-        ]
+        return [pod for pod in self._store.children(key, POD) if self._is_ours(pod, key, raw)]
+
+    def _farewell(self, key: Key, raw: Object) -> PodView | None:
+        pod = self._store.farewell(key)
+        return view(pod) if pod is not None and self._is_ours(pod, key, raw) else None
+
+    def _is_ours(self, pod: Object, key: Key, raw: Object) -> bool:
+        """Whether one of the job's own objects controls the pod: anybody may copy labels.
+
+        The names count, too, for an object may be gone before its pods are.
+        """
+        labels = labels_of(pod)
+        if labels.get(names.LABEL_JOB_UID) != uid_of(raw):
+            return False
+        parents = [*self._mine(JOB, key, raw), *self._mine(PYTORCHJOB, key, raw)]
+        if any(is_controlled_by(pod, uid_of(parent)) for parent in parents):
+            return True
+        attempt = labels.get(names.LABEL_ATTEMPT, "")
+        kind, name = (PYTORCHJOB, f"{key.name}-{attempt}") if attempt else (JOB, names.prepare_job(key.name))
+        return is_controlled_by_name(pod, kind, name)
 
     async def _pods_for_sure(self, key: Key, raw: Object) -> tuple[PodView, ...]:
         """The pods as they are now: the next gang may start only when none of the last one runs.

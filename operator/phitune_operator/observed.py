@@ -10,7 +10,7 @@ from phitune_operator.kinds import Key, Kind, Object, is_terminating, kind_of, l
 from phitune_operator.placement import Node
 from phitune_operator.pods import PodView
 from phitune_operator.refusals import Refusal
-from phitune_operator.reports import ProgressReport
+from phitune_operator.reports import EndReport, ProgressReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class Observed:
     """PyTorchJobs of the job, every attempt."""
     pods: tuple[PodView, ...] = ()
     """Pods of prepare and of every attempt."""
+    farewell: PodView | None = None
+    """The rank 0 pod that was deleted last, as it was at its end."""
     nodes: tuple[Node, ...] | None = None
     """The cluster's GPU nodes; read only while the placement is open."""
     refusal: Refusal | None = None
@@ -93,6 +95,12 @@ class Observed:
     def gang_pods(self) -> tuple[PodView, ...]:
         """Pods of the newest attempt."""
         return tuple(pod for pod in self.pods if pod.attempt is not None and pod.attempt == self.attempt)
+
+    @property
+    def last_words(self) -> EndReport | None:
+        """What rank 0 of the newest attempt said when it ended; None if it has not, or was not heard."""
+        rank_zero = next((pod for pod in self.gang_pods if pod.is_rank_zero), self.farewell)
+        return rank_zero.report if rank_zero is not None and rank_zero.attempt == self.attempt else None
 
     @property
     def prepare_pods(self) -> tuple[PodView, ...]:

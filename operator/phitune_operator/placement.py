@@ -8,11 +8,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from phitune_operator import names
+from phitune_operator.api import Toleration
 from phitune_operator.blocked import BlockedError
 from phitune_operator.kinds import Object, labels_of, name_of
 
 LABEL_MAJOR = "nvidia.com/gpu.compute.major"
 LABEL_MINOR = "nvidia.com/gpu.compute.minor"
+
+
+MAX_NAMED = 5
+"""Nodes that a message names."""
+KEEPS_OUT = frozenset({"NoSchedule", "NoExecute"})
+"""Effects of the taints that keep a pod away which does not tolerate them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taint:
+    """What keeps pods off a node."""
+
+    key: str
+    value: str
+    effect: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}:{self.effect}" if self.value else f"{self.key}:{self.effect}"
+
+    def is_tolerated(self, toleration: Toleration) -> bool:
+        """Whether this toleration lets a pod onto the node in spite of the taint."""
+        if toleration.effect not in (None, self.effect) or toleration.key not in (None, self.key):
+            return False
+        return toleration.operator == "Exists" or (toleration.value or "") == self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +49,9 @@ class Node:
     num_gpus: int
     """GPUs that pods can ask for, free or not."""
     is_schedulable: bool = True
+    is_ready: bool = True
+    taints: tuple[Taint, ...] = ()
+    """Those that keep pods out."""
 
     @property
     def product(self) -> str:
@@ -53,11 +81,20 @@ def gpu_node(node: Object) -> Node | None:
     text = str(allocatable.get(names.GPU_RESOURCE, "0"))
     if not text.isdecimal() or int(text) == 0:
         return None
+    spec = node.get("spec") or {}
+    conditions = (node.get("status") or {}).get("conditions") or []
+    taints = [
+        Taint(key=taint["key"], value=taint.get("value") or "", effect=taint["effect"])
+        for taint in spec.get("taints") or []
+        if taint.get("effect") in KEEPS_OUT
+    ]
     return Node(
         name=name_of(node),
         labels=labels_of(node),
         num_gpus=int(text),
-        is_schedulable=not (node.get("spec") or {}).get("unschedulable", False),
+        is_schedulable=not spec.get("unschedulable", False),
+        is_ready=any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions),
+        taints=tuple(taints),
     )
 
 
@@ -68,18 +105,26 @@ def choose(
     gpus_per_node: int,
     products: Sequence[str] = (),
     node_selector: Mapping[str, str] | None = None,
+    tolerations: Sequence[Toleration] = (),
 ) -> Placement:
     """Choose the product that the gang runs on.
 
-    `products`: those allowed, best first; empty: any, the newest architecture first.
-    Raises BlockedError (NoSuchGPU), with what the cluster has, if no product has that many such nodes.
+    `products`: those allowed, best first; empty: any, the newest architecture first. `tolerations`: the
+    taints that the pods put up with; a node with another one, or that is not ready, does not count.
+    Raises BlockedError (NoSuchGPU), with what the cluster has and which nodes do not count and why, if no
+    product has that many such nodes.
     """
     if gpus_per_node == 0:
         return Placement(reason="CPU, because gpusPerNode is 0")
     wanted = node_selector or {}
     groups: dict[str, list[Node]] = defaultdict(list)
+    kept_out: list[str] = []
     for node in nodes:
-        if node.is_schedulable and wanted.items() <= node.labels.items():
+        if not wanted.items() <= node.labels.items():
+            continue
+        if obstacle := _obstacle(node, tolerations):
+            kept_out.append(f"{node.name} ({obstacle})")
+        else:
             groups[node.product].append(node)
     order = list(products) or sorted(groups, key=lambda product: _preference(groups[product]))
     for product in order:
@@ -90,7 +135,21 @@ def choose(
                 compute_capability=fitting[0].compute_capability,
                 reason=_reason(product, products, len(fitting), gpus_per_node),
             )
-    raise BlockedError("NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, bool(wanted)))
+    raise BlockedError(
+        "NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, bool(wanted), kept_out)
+    )
+
+
+def _obstacle(node: Node, tolerations: Sequence[Toleration]) -> str:
+    """Why no pod of the job can start on the node; empty if nothing is in the way."""
+    if not node.is_schedulable:
+        return "cordoned"
+    if not node.is_ready:
+        return "not ready"
+    unwelcome = [
+        str(taint) for taint in node.taints if not any(taint.is_tolerated(given) for given in tolerations)
+    ]
+    return f"taint {', '.join(unwelcome)}" if unwelcome else ""
 
 
 def _preference(group: Sequence[Node]) -> tuple[int, int, int, str]:
@@ -110,6 +169,7 @@ def _refusal(
     gpus_per_node: int,
     products: Sequence[str],
     selected: bool,
+    kept_out: Sequence[str],
 ) -> str:
     asked = f"{num_nodes} node(s) with {gpus_per_node} GPU(s) each"
     if products:
@@ -119,7 +179,12 @@ def _refusal(
         for product, group in sorted(groups.items())
     ]
     where = "nodes that spec.resources.nodeSelector selects have" if selected else "cluster has"
+    others = f"; not counted: {', '.join(sorted(kept_out)[:MAX_NAMED])}" if kept_out else ""
+    if len(kept_out) > MAX_NAMED:
+        others += f" and {len(kept_out) - MAX_NAMED} more"
+    if any("taint" in node for node in kept_out):
+        others += " (spec.resources.tolerations lets pods onto nodes with taints)"
     return (
-        f"no such GPUs: spec.resources asks for {asked}; the {where} {', '.join(have) or 'no GPU'}. "
+        f"no such GPUs: spec.resources asks for {asked}; the {where} {', '.join(have) or 'no GPU'}{others}. "
         "Change spec.resources (gpuProducts, gpusPerNode, nodes), or add nodes; gpusPerNode: 0 trains on CPU"
     )

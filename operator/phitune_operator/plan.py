@@ -14,7 +14,7 @@ in status, and status is written before the writes that depend on it:
 from datetime import timedelta
 
 from phitune_operator import decide, names
-from phitune_operator.blocked import BlockedError
+from phitune_operator.blocked import BlockedError, BrokenConfigError
 from phitune_operator.clock import from_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
@@ -58,6 +58,8 @@ def plan(seen: Observed) -> Plan:
             go_on(seen, draft)
         except BlockedError as problem:
             wait_for_change(seen, draft, problem)
+        except BrokenConfigError as problem:
+            go_on_without_config(seen, draft, str(problem))
     return draft.plan()
 
 
@@ -119,6 +121,7 @@ def has_succeeded(seen: Observed) -> bool:
 
 def suspend(seen: Observed, draft: Draft) -> None:
     """Stop the gang (its pods save and leave) and wait until nothing runs."""
+    hear_rank_zero(seen, draft)
     if seen.prepare is not None and not is_true(seen.status, names.CONDITION_PREPARED):
         clear_away(draft, JOB, seen.prepare)
     for gang in seen.gangs:
@@ -132,6 +135,7 @@ def suspend(seen: Observed, draft: Draft) -> None:
         draft.look_again(RECHECK)
     elif draft.set_condition(names.CONDITION_SUSPENDED, True, "Suspended", "spec.runPolicy.suspend is true"):
         draft.announce("Suspended", "stopped; with spec.runPolicy.suspend: false it goes on")
+    summarize(seen, draft)
 
 
 def go_on(seen: Observed, draft: Draft) -> None:
@@ -149,15 +153,38 @@ def go_on(seen: Observed, draft: Draft) -> None:
     else:
         train(seen, subject, draft)
     acceptance.accept(seen, draft, placement.get("reason", ""))
-    draft.set(
-        "summary",
-        summary(
-            draft.status,
-            nodes=subject.num_nodes,
-            gpus_per_node=subject.gpus_per_node,
-            processes_per_node=subject.processes_per_node,
-        ),
+    summarize(seen, draft)
+
+
+def go_on_without_config(seen: Observed, draft: Draft, problem: str) -> None:
+    """Follow a gang that is there, for its pods have read the config; nothing else can be started."""
+    is_over = is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen)
+    if is_over or seen.gang is None or is_terminating(seen.gang) or not seen.gang_pods:
+        hear_rank_zero(seen, draft)
+        draft.record_failure("UserError", problem, None)
+        draft.fail("UserError", problem)
+        draft.look_again(0)
+    else:
+        follow_or_judge(seen, seen.gang, draft)
+    summarize(seen, draft)
+
+
+def summarize(seen: Observed, draft: Draft) -> None:
+    """Renew the columns of `kubectl get`."""
+    resources = seen.spec.resources
+    columns = summary(
+        draft.status,
+        nodes=resources.nodes,
+        gpus_per_node=resources.gpus_per_node,
+        processes_per_node=resources.gpus_per_node or resources.processes_per_node or 1,
     )
+    draft.set("summary", columns)
+
+
+def hear_rank_zero(seen: Observed, draft: Draft) -> None:
+    """Take over how far rank 0 is, and what it said when it ended: where it saved its work."""
+    draft.take_progress(seen.progress)
+    draft.take_last_words(seen.last_words)
 
 
 def wait_for_change(seen: Observed, draft: Draft, problem: BlockedError) -> None:
@@ -232,11 +259,16 @@ def train(seen: Observed, subject: Subject, draft: Draft) -> None:
         message = f"spec.image is now {subject.image}"
         judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="ImageChanged", message=message))
     else:
-        end = gang_end.how_it_ended(seen.gang, seen.gang_pods, num_pods=subject.num_nodes, now=seen.now)
-        if end is None:
-            follow(seen, subject, draft)
-        else:
-            judge(seen, draft, end)
+        follow_or_judge(seen, seen.gang, draft)
+
+
+def follow_or_judge(seen: Observed, gang: Object, draft: Draft) -> None:
+    """Say how the gang does, or how it ended."""
+    end = gang_end.how_it_ended(gang, seen.gang_pods, num_pods=seen.spec.resources.nodes, now=seen.now)
+    if end is None:
+        follow(seen, draft)
+    else:
+        judge(seen, draft, end)
 
 
 def was_suspended(seen: Observed) -> bool:
@@ -255,6 +287,7 @@ def leave_suspension(draft: Draft) -> None:
 
 def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Clear away an attempt that is over; start the next when nothing of it runs and the pause is past."""
+    hear_rank_zero(seen, draft)
     for gang in seen.gangs:
         clear_away(draft, PYTORCHJOB, gang)
     if seen.gangs or any(pod.is_live for pod in seen.gang_pods):
@@ -276,10 +309,20 @@ def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
 def pause_before_next(draft: Draft) -> timedelta:
     """How long to wait after the end that the condition Restarting tells of."""
     condition = draft.condition(names.CONDITION_RESTARTING)
-    return restart.pause_before(
-        counted=int(draft.status.get("restartsCounted") or 0),
-        was_fault=condition.get("reason") in gang_end.FAULT_REASONS,
-    )
+    if condition.get("reason") in gang_end.FAULT_REASONS:
+        return restart.pause_after_fault(counted=int(draft.status.get("restartsCounted") or 0))
+    return restart.pause_after_disruption(in_a_row=disruptions_in_a_row(draft))
+
+
+def disruptions_in_a_row(draft: Draft) -> int:
+    """How many disruptions there were since the newest checkpoint was saved."""
+    known = draft.status.get("disruptions") or {}
+    return int(known.get("count") or 0) if known.get("checkpointStep") == saved_step(draft) else 0
+
+
+def saved_step(draft: Draft) -> int:
+    """Optimizer steps done in the newest checkpoint; 0 if there is none."""
+    return int((draft.status.get("lastCheckpoint") or {}).get("step") or 0)
 
 
 def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
@@ -307,18 +350,18 @@ def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.do(Create.of(pytorchjob(subject, seen.attempt)))
 
 
-def follow(seen: Observed, subject: Subject, draft: Draft) -> None:
+def follow(seen: Observed, draft: Draft) -> None:
     """Say how a gang does that has not ended."""
-    pods = seen.gang_pods
+    pods, num_nodes = seen.gang_pods, seen.spec.resources.nodes
     ready = sum(pod.is_ready or pod.has_succeeded for pod in pods)
-    if ready == subject.num_nodes:
+    if ready == num_nodes:
         draft.set_condition(names.CONDITION_RUNNING, True, "Training", f"all {ready} pod(s) run")
         evaluates = seen.progress is not None and seen.progress.state in ("baseline", "evaluating")
         draft.set("phase", "Evaluating" if evaluates else "Running")
         draft.look_again(POLL)
     else:
         waiting = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
-        message = f"{ready} of {subject.num_nodes} pod(s) run" + (f"; {waiting}" if waiting else "")
+        message = f"{ready} of {num_nodes} pod(s) run" + (f"; {waiting}" if waiting else "")
         draft.set_condition(
             names.CONDITION_RUNNING, False, "Unschedulable" if waiting else "Starting", message
         )
@@ -328,8 +371,7 @@ def follow(seen: Observed, subject: Subject, draft: Draft) -> None:
 
 def judge(seen: Observed, draft: Draft, end: End) -> None:
     """Write down how an attempt ended, once, and what follows from it."""
-    rank_zero = next((pod for pod in seen.gang_pods if pod.is_rank_zero and pod.report), None)
-    draft.take_last_words(rank_zero.report if rank_zero else None)
+    draft.take_last_words(seen.last_words)
     if end.verdict is Verdict.SUCCEEDED:
         succeed(draft, end)
         return
@@ -359,6 +401,9 @@ def start_over(seen: Observed, draft: Draft, end: End, counted: int) -> None:
     """Begin a restart: count it if it is the job's fault, then clear the gang away."""
     if end.verdict is Verdict.FAULT:
         draft.set("restartsCounted", counted + 1)
+    else:
+        count = disruptions_in_a_row(draft) + 1
+        draft.set("disruptions", {"count": count, "checkpointStep": saved_step(draft)})
     draft.set("phase", "Restarting")
     draft.set_condition(names.CONDITION_RUNNING, False, end.reason, end.message)
     draft.set_condition(names.CONDITION_RESTARTING, True, end.reason, end.message)

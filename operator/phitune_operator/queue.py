@@ -14,6 +14,8 @@ from phitune_operator.kinds import Key
 FIRST_BACKOFF = 1.0
 """Seconds before the second try after a failure; doubles with each further one."""
 LONGEST_BACKOFF = 300.0
+LONGEST_AFTER_REFUSAL = 30.0
+"""What refuses a write, such as a quota, can change at any time without a word to us."""
 
 
 class WorkQueue:
@@ -39,11 +41,11 @@ class WorkQueue:
         heapq.heappush(self._heap, (due, key))
         self._wake.set()
 
-    def retry(self, key: Key) -> float:
+    def retry(self, key: Key, *, at_most: float = LONGEST_BACKOFF) -> float:
         """Ask for another look after a failure; returns in how many seconds it comes."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        pause = min(FIRST_BACKOFF * 2.0**failures, LONGEST_BACKOFF) * (0.5 + self._jitter() / 2)
+        pause = min(FIRST_BACKOFF * 2.0 ** min(failures, 16), at_most) * (0.5 + self._jitter() / 2)
         self.add(key, after=pause)
         return pause
 

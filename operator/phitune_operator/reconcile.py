@@ -13,7 +13,7 @@ from phitune_operator.logs import of_job
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Action, Create, Observed, Plan
 from phitune_operator.plan import plan
-from phitune_operator.queue import WorkQueue
+from phitune_operator.queue import LONGEST_AFTER_REFUSAL, WorkQueue
 from phitune_operator.store import Store
 
 
@@ -67,7 +67,7 @@ class Reconciler:
         if job is not None:
             refused = replace(seen, raw=job, refusal=refusal)
             await self._say(refused, plan(refused))
-        pause = self._queue.retry(key)
+        pause = self._queue.retry(key, at_most=LONGEST_AFTER_REFUSAL)
         of_job(key, seen.attempt).warning(
             "%s: %s; trying again in %.1f s", refusal.reason, refusal.message, pause
         )

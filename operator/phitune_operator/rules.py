@@ -352,6 +352,7 @@ IMMUTABLE: Final = (
     "storage.claimName",
     "storage.size",
     "storage.storageClassName",
+    "storage.retain",
     "checkpoint",
     "evaluation",
     "export",

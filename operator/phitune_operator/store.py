@@ -8,8 +8,8 @@ missed.
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 
-from phitune_operator.kinds import FINETUNEJOB, Key, Kind, Object, labels_of, name_of, uid_of
-from phitune_operator.names import LABEL_JOB
+from phitune_operator.kinds import FINETUNEJOB, POD, Key, Kind, Object, labels_of, name_of, uid_of
+from phitune_operator.names import LABEL_JOB, LABEL_RANK
 
 REMEMBERED_DELETIONS = 10_000
 """Uids kept after a deletion, so that a late answer of a LIST does not bring the object back."""
@@ -22,6 +22,7 @@ class Store:
         self._objects: defaultdict[Kind, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._children: defaultdict[Key, set[tuple[Kind, str]]] = defaultdict(set)
         self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._farewells: dict[Key, Object] = {}
 
     def absorb(self, kind: Kind, obj: Object, *, deleted: bool = False) -> Key | None:
         """Take in an object as the API server sent it.
@@ -35,6 +36,7 @@ class Store:
         place = (key.namespace, name_of(obj))
         known = self._objects[kind].get(place)
         if deleted:
+            self._keep_farewell(kind, key, obj)
             self._remember_deletion(uid_of(obj))
             if known is None or uid_of(known) != uid_of(obj):
                 return None
@@ -78,6 +80,10 @@ class Store:
         mine = sorted(name for of_kind, name in self._children.get(key, ()) if of_kind == kind)
         return [self._objects[kind][key.namespace, name] for name in mine]
 
+    def farewell(self, key: Key) -> Object | None:
+        """Return the rank 0 pod that was deleted last, as it was at its end; None if none was."""
+        return self._farewells.get(key)
+
     def jobs(self) -> list[Key]:
         """Return every job there is."""
         return [Key(*place) for place in self._objects[FINETUNEJOB]]
@@ -88,6 +94,13 @@ class Store:
             self._children[key].discard((kind, name))
             if not self._children[key]:
                 del self._children[key]
+
+    def _keep_farewell(self, kind: Kind, key: Key, obj: Object) -> None:
+        """A pod often ends and goes within one breath of the watch: its last words come with its deletion."""
+        if kind == FINETUNEJOB:
+            self._farewells.pop(key, None)
+        elif kind == POD and labels_of(obj).get(LABEL_RANK) == "0" and self.job(key) is not None:
+            self._farewells[key] = _without_noise(obj)
 
     def _remember_deletion(self, uid: str) -> None:
         self._deleted[uid] = None

@@ -239,7 +239,13 @@ class SimulatedCluster:
         return []
 
     def _make_pod(self, parent: Object, suffix: str, template: Object) -> None:
-        owner = {"uid": uid_of(parent), "controller": True}
+        owner = {
+            "apiVersion": parent["apiVersion"],
+            "kind": parent["kind"],
+            "name": name_of(parent),
+            "uid": uid_of(parent),
+            "controller": True,
+        }
         self.put_new(
             {
                 "apiVersion": "v1",

@@ -31,7 +31,7 @@ class Verdict(Enum):
     FAULT = "fault"
     """Retried, and counted against the restart limit."""
     DISRUPTED = "disrupted"
-    """The cluster's doing, or an orderly stop: retried, not counted."""
+    """The cluster's doing, or a stop that was asked for: retried, not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class End:
     pod: PodView | None = None
 
 
-FAULT_REASONS = frozenset({"Fault", "OutOfMemory"})
+FAULT_REASONS = frozenset({"Fault", "OutOfMemory", "LeftUnasked"})
 """Reasons of the ends whose verdict is FAULT."""
 
 
@@ -72,6 +72,9 @@ def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: d
         return _end(Verdict.FAULT, "OutOfMemory", killed[0])
     if faulty:
         return _end(Verdict.FAULT, "Fault", faulty[0])
+    # A pod that is missing, or was made anew, may have been taken away, and have told the others to leave.
+    if len(pods) == num_pods and all(pod.has_ended for pod in pods):
+        return _end(Verdict.FAULT, "LeftUnasked", bad[0])
     return _end(Verdict.DISRUPTED, "Interrupted", bad[0])
 
 

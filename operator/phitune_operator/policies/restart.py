@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(minutes=5)
 DISRUPTION_PAUSE = timedelta(seconds=2)
-"""After a disruption: enough that a gang that is taken away again and again does not spin."""
+"""After the first disruption, doubling with each further one that came before a newer checkpoint: a gang that
+is taken away again and again does not spin."""
 
 
 def is_budget_spent(*, counted: int, limit: int) -> bool:
@@ -16,17 +17,24 @@ def is_budget_spent(*, counted: int, limit: int) -> bool:
     return counted >= limit
 
 
-def pause_before(*, counted: int, was_fault: bool) -> timedelta:
+def pause_after_fault(*, counted: int) -> timedelta:
     """How long to wait before the next attempt: none after the first fault, then 10 s, doubling to 5 min.
 
     `counted` includes the restart that is about to come.
     """
-    if not was_fault:
-        return DISRUPTION_PAUSE
-    if counted <= 1:
-        return timedelta()
-    doublings = min(counted - 2, 16)
-    return min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
+    return timedelta() if counted <= 1 else _doubled(FIRST_PAUSE, counted - 2)
+
+
+def pause_after_disruption(*, in_a_row: int) -> timedelta:
+    """How long to wait before the next attempt: 2 s, doubling to 5 min while nothing newer is saved.
+
+    `in_a_row` counts disruptions without a newer checkpoint, from 1 for the one that has just come.
+    """
+    return _doubled(DISRUPTION_PAUSE, in_a_row - 1)
+
+
+def _doubled(pause: timedelta, times: int) -> timedelta:
+    return min(pause * (1 << max(0, min(times, 16))), LONGEST_PAUSE)
 
 
 def wait_left(*, ended_at: datetime | None, pause: timedelta, now: datetime) -> timedelta:

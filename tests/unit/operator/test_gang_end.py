@@ -49,7 +49,17 @@ def taken(reason: str) -> list[Object]:
             (pod(0, code=1, seconds_ago=9), pod(1, code=1)), Verdict.FAULT, "Fault", 1, id="first one"
         ),
         pytest.param(
-            (pod(0, code=75), pod(1, code=75)), Verdict.DISRUPTED, "Interrupted", 0, id="interrupted"
+            (pod(0, code=75), pod(1, code=75)), Verdict.FAULT, "LeftUnasked", 0, id="nobody asked to stop"
+        ),
+        pytest.param(
+            (pod(0, code=75),), Verdict.DISRUPTED, "Interrupted", 0, id="told by a pod that is gone"
+        ),
+        pytest.param(
+            (pod(0, code=75, **LATER), pod(1, code=75)),
+            Verdict.DISRUPTED,
+            "PodDeleted",
+            0,
+            id="asked to stop",
         ),
         pytest.param((pod(0, code=1), pod(1, **LATER)), Verdict.DISRUPTED, "PodDeleted", 1, id="pod deleted"),
         pytest.param(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
+from phitune_operator.api import Toleration
 from phitune_operator.blocked import BlockedError
 from phitune_operator.placement import Node, choose, gpu_node
 
@@ -54,6 +58,56 @@ def test_selector_bounds_the_choice() -> None:
 
 def test_cpu_needs_no_node() -> None:
     assert choose([], num_nodes=4, gpus_per_node=0).product == ""
+
+
+def gpu_node_of(taints: Sequence[Any] = (), *, ready: str = "True") -> Node:
+    node = gpu_node(
+        {
+            "metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "A100"}},
+            "spec": {"taints": list(taints)},
+            "status": {
+                "allocatable": {"nvidia.com/gpu": "8"},
+                "conditions": [{"type": "Ready", "status": ready}],
+            },
+        }
+    )
+    assert node is not None
+    return node
+
+
+def test_node_that_is_not_ready_does_not_count() -> None:
+    with pytest.raises(BlockedError, match=r"not counted: n \(not ready\)"):
+        choose([gpu_node_of(ready="Unknown")], num_nodes=1, gpus_per_node=8)
+
+
+GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    "tolerations",
+    [
+        [Toleration(operator="Exists")],
+        [Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")],
+        [Toleration(key="nvidia.com/gpu", value="present")],
+    ],
+)
+def test_taint_that_the_job_tolerates_is_no_obstacle(tolerations: list[Toleration]) -> None:
+    soft = {"key": "busy", "effect": "PreferNoSchedule"}
+    node = gpu_node_of([GPU_TAINT, soft])
+    assert choose([node], num_nodes=1, gpus_per_node=8, tolerations=tolerations).product == "A100"
+
+
+@pytest.mark.parametrize(
+    "tolerations",
+    [
+        [],
+        [Toleration(key="nvidia.com/gpu", value="other")],
+        [Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoExecute")],
+    ],
+)
+def test_taint_that_keeps_a_node_out_is_named(tolerations: list[Toleration]) -> None:
+    with pytest.raises(BlockedError, match=r"n \(taint nvidia.com/gpu=present:NoSchedule\)"):
+        choose([gpu_node_of([GPU_TAINT])], num_nodes=1, gpus_per_node=8, tolerations=tolerations)
 
 
 @pytest.mark.parametrize("allocatable", [{}, {"nvidia.com/gpu": "0"}])

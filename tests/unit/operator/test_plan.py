@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,13 @@ from phitune_operator.render.volume import claim
 
 CONFIG = config_map(subject())
 VOLUME = claim(subject())
+LATER: Any = {"deletionTimestamp": "2026-01-01T12:02:00Z"}
+
+
+def last_words(step: int) -> str:
+    """What a pod leaves behind that saved and left."""
+    checkpoint = {"step": step, "path": f"checkpoints/step-{step}", "time": "2026-01-01T11:58:00Z"}
+    return json.dumps({"exitCode": 75, "lastCheckpoint": checkpoint})
 
 
 def running(*pods: Any, spec: Object | None = None, status: Object | None = None, **more: Any) -> Observed:
@@ -111,8 +119,9 @@ def test_prepare_that_found_a_user_error_fails_the_job_at_once() -> None:
             (pod(0, code=0), pod(1, code=1)), "Restarting", "Fault", 1, id="worker failed after master"
         ),
         pytest.param((pod(0, code=2), pod(1, code=1)), "Failed", "Failed", None, id="user error"),
+        pytest.param((pod(0, code=75), pod(1, code=75)), "Restarting", "LeftUnasked", 1, id="left unasked"),
         pytest.param(
-            (pod(0, code=75), pod(1, code=75)), "Restarting", "Interrupted", None, id="saved and left"
+            (pod(0, code=75, **LATER), pod(1, code=75)), "Restarting", "PodDeleted", None, id="pod deleted"
         ),
     ],
 )
@@ -129,6 +138,73 @@ def test_fault_beyond_the_restart_limit_fails_the_job() -> None:
     todo = plan(running(pod(0, code=1), pod(1), spec={"runPolicy": {"restartLimit": 2}}, status=status))
     assert condition(todo.status, "Failed")["reason"] == "RestartLimit"
     assert todo.status["failure"]["pod"] == "digits-1-master-0"
+
+
+def test_checkpoint_saved_on_the_way_out_of_a_suspension_is_told() -> None:
+    words, suspended = pod(0, code=75, message=last_words(40), **LATER), {"runPolicy": {"suspend": True}}
+    stopping = plan(running(words, pod(1, **LATER), spec=suspended, gangs=()))
+    assert stopping.status["lastCheckpoint"]["step"] == 40
+    assert stopping.status["summary"]["lastCheckpoint"] == "step 40"
+    vanished = plan(running(spec=suspended, gangs=(), farewell=words))
+    assert condition(vanished.status, "Suspended")["status"] == "True"
+    assert vanished.status["lastCheckpoint"]["step"] == 40
+
+
+def test_checkpoint_saved_after_a_disruption_was_judged_is_told() -> None:
+    status = with_condition("Restarting", "True", "Evicted")
+    words = pod(0, code=75, message=last_words(40), **LATER)
+    assert plan(running(words, status=status, gangs=())).status["lastCheckpoint"]["step"] == 40
+    assert plan(running(status=status, gangs=(), farewell=words)).status["lastCheckpoint"]["step"] == 40
+
+
+def test_last_words_of_an_earlier_attempt_are_not_taken_for_the_newest() -> None:
+    status = {**with_condition("Restarting", "True", "Evicted"), "attempt": 2}
+    words = pod(0, code=75, message=last_words(40))
+    assert "lastCheckpoint" not in plan(running(status=status, gangs=(), farewell=words)).status
+
+
+def test_config_that_was_broken_by_hand_fails_the_job_and_every_problem_is_named() -> None:
+    broken = {**CONFIG, "data": {"train.yaml": "training: {maxSteps: many}\n"}}
+    todo = plan(observed(claim=VOLUME, config_map=broken))
+    failed = condition(todo.status, "Failed")
+    assert (todo.status["phase"], failed["status"], failed["reason"]) == ("Failed", "True", "UserError")
+    for words in ("ConfigMap digits-config", "train.yaml", "training.maxSteps", "apply it again"):
+        assert words in failed["message"]
+    assert created(todo) == []
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase"),
+    [
+        pytest.param((pod(0), pod(1)), "Running", id="runs on"),
+        pytest.param((pod(0, code=0), pod(1, code=0)), "Succeeded", id="succeeded"),
+        pytest.param((pod(0, code=1), pod(1, code=1)), "Restarting", id="failed"),
+        pytest.param((pod(0, code=2), pod(1, code=1)), "Failed", id="user error"),
+    ],
+)
+def test_gang_is_judged_by_its_pods_though_its_config_is_broken_meanwhile(pods: Any, phase: str) -> None:
+    broken = {**CONFIG, "data": {}}
+    todo = plan(running(*pods, config_map=broken))
+    assert todo.status["phase"] == phase
+    if phase == "Restarting":
+        after = plan(running(status=todo.status, config_map=broken, gangs=()))
+        assert condition(after.status, "Failed")["reason"] == "UserError"
+
+
+def test_pause_doubles_with_each_disruption_until_a_newer_checkpoint_is_saved() -> None:
+    status: Object = copy.deepcopy(PREPARED)
+    pauses = []
+    for step in (None, None, None, 40, 40):
+        if step is not None:
+            checkpoint = {"step": step, "path": "c", "time": "2026-01-01T11:00:00Z"}
+            status = {**status, "lastCheckpoint": checkpoint}
+        ended = plan(running(pod(0, **LATER), pod(1), status=status))
+        pauses.append(plan(running(status=ended.status, gangs=())).look_again)
+        conditions = [known for known in ended.status["conditions"] if known["type"] != "Restarting"]
+        status = {**ended.status, "conditions": conditions}
+    assert pauses == [2.0, 4.0, 8.0, 2.0, 4.0]
+    assert status["disruptions"] == {"count": 2, "checkpointStep": 40}
+    assert "restartsCounted" not in status
 
 
 def test_next_attempt_waits_until_no_pod_of_the_last_one_runs() -> None:
@@ -185,6 +261,20 @@ def test_claim_kept_from_an_earlier_job_of_the_name_is_taken_up() -> None:
     assert (CLAIM, "digits-workspace") not in created(plan(observed(claim=kept)))
 
 
+def test_kept_claim_that_is_smaller_than_asked_for_is_not_taken_up() -> None:
+    assert VOLUME is not None
+    kept = copy.deepcopy(VOLUME)
+    kept["spec"]["resources"]["requests"]["storage"] = "1Mi"
+    todo = plan(observed({"storage": {"size": "3Gi"}}, claim=kept))
+    accepted = condition(todo.status, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "ClaimTooSmall")
+    assert "1Mi" in accepted["message"]
+    assert "3Gi" in accepted["message"]
+    grown = {**kept, "status": {"capacity": {"storage": "4Gi"}}}
+    larger = plan(observed({"storage": {"size": "3Gi"}}, claim=grown))
+    assert condition(larger.status, "Accepted")["status"] == "True"
+
+
 def test_no_node_with_such_gpus_says_what_there_is() -> None:
     node = Node(name="n", labels={"nvidia.com/gpu.product": "A100"}, num_gpus=4)
     resources = {"gpusPerNode": 8, "gpuProducts": ["H100"], "cpu": None, "memory": None}
@@ -223,7 +313,7 @@ def test_deadline_ends_the_job() -> None:
     assert deleted(after) == [(PYTORCHJOB, "digits-1")]
 
 
-@pytest.mark.parametrize(("age", "expected"), [(4, ([], 1.0)), (5, ([(FINETUNEJOB, "digits")], None))])
+@pytest.mark.parametrize(("age", "expected"), [(4, ([], 1.0)), (5, ([(FINETUNEJOB, "digits")], 5.0))])
 def test_time_to_live(age: int, expected: Any) -> None:
     ended = (NOON - timedelta(seconds=age)).isoformat()
     status = {**with_condition("Succeeded", "True"), "completionTime": ended}

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from phitune_operator.kinds import FINETUNEJOB, POD, Key
-from phitune_operator.names import LABEL_JOB
-from phitune_operator.queue import FIRST_BACKOFF, LONGEST_BACKOFF, WorkQueue
+from phitune_operator.names import LABEL_JOB, LABEL_RANK
+from phitune_operator.queue import FIRST_BACKOFF, LONGEST_AFTER_REFUSAL, LONGEST_BACKOFF, WorkQueue
 from phitune_operator.store import Store
 
 KEY = Key("team", "digits")
@@ -33,6 +33,20 @@ def test_deleted_object_does_not_come_back_with_late_news() -> None:
     assert store.absorb(POD, pod(11), deleted=True) == KEY
     assert store.absorb(POD, pod(10)) is None
     assert store.children(KEY, POD) == []
+
+
+def test_last_words_that_come_with_the_deletion_of_rank_zero_are_kept_as_long_as_the_job() -> None:
+    store = Store()
+    labels = {LABEL_JOB: "digits", LABEL_RANK: "0"}
+    store.absorb(FINETUNEJOB, {"metadata": {"name": "digits", "namespace": "team", "uid": "j"}})
+    store.absorb(POD, pod(10, labels=labels))
+    gone = {**pod(11, labels=labels), "status": {"phase": "Failed"}}
+    assert store.absorb(POD, gone, deleted=True) == KEY
+    farewell = store.farewell(KEY)
+    assert farewell is not None
+    assert farewell["status"] == {"phase": "Failed"}
+    store.absorb(FINETUNEJOB, {"metadata": {"name": "digits", "namespace": "team", "uid": "j"}}, deleted=True)
+    assert store.farewell(KEY) is None
 
 
 def test_late_deletion_does_not_touch_the_next_object_of_the_name() -> None:
@@ -82,6 +96,7 @@ def test_failures_wait_longer_each_time_until_one_look_goes_well() -> None:
         pauses = [queue.retry(KEY) for _ in range(12)]
         assert pauses[:3] == [FIRST_BACKOFF, 2 * FIRST_BACKOFF, 4 * FIRST_BACKOFF]
         assert pauses[-1] == LONGEST_BACKOFF
+        assert queue.retry(KEY, at_most=LONGEST_AFTER_REFUSAL) == LONGEST_AFTER_REFUSAL == 30.0
         queue.forget_failures(KEY)
         assert queue.retry(KEY) == FIRST_BACKOFF
 
