@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from harness.cluster import REPOSITORY, Cluster, Object
+from harness.cluster import Cluster, Object
+from harness.crd import installed_crd
+from harness.installed import no_installed_operator
 from harness.jobs import finetunejob
 from harness.lab import Lab
 
@@ -40,29 +42,17 @@ def labs(cluster: Cluster) -> Iterator[tuple[Lab, Lab]]:
         yield Lab(cluster, free, NO_IMAGE), Lab(cluster, full, NO_IMAGE)
 
 
-@pytest.fixture(scope="module")
-def crd(cluster: Cluster) -> Iterator[None]:
-    """The CRD, if no chart has brought it."""
-    file = str(REPOSITORY / "crds" / "phitune.dev_finetunejobs.yaml")
-    is_there = cluster.get("crd", "finetunejobs.phitune.dev") is not None
-    if not is_there:
-        cluster.kubectl("apply", "--server-side", "-f", file)
-        cluster.kubectl("wait", "--for", "condition=Established", "crd/finetunejobs.phitune.dev")
-    yield
-    if not is_there:
-        cluster.kubectl("delete", "-f", file)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def operator(
-    crd: None, labs: tuple[Lab, Lab], tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, labs: tuple[Lab, Lab], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The operator's process, serving both namespaces."""
+    """The operator's process, serving both namespaces, and no other beside it."""
     log = tmp_path_factory.mktemp("operator") / "log"
-    process = start(labs, log)
-    yield process
-    process.terminate()
-    process.wait(30)
+    with installed_crd(cluster), no_installed_operator(cluster):
+        process = start(labs, log)
+        yield process
+        process.terminate()
+        process.wait(30)
     lines = log.read_text()
     assert "traceback" not in lines, lines
 

@@ -9,8 +9,8 @@ from . import coredns, training_operator, volumes
 from .api import MANAGER, Api, ApiError, Object, UnreachableError
 from .build import Programs
 from .console import ClusterError, Console
+from .egress import upstream_resolvers
 from .images import OwnImages
-from .network import upstream_resolvers
 from .paths import Paths
 from .plan import Cluster
 

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -145,8 +146,10 @@ class Programs:
 
 
 def default_cache() -> Path:
-    """Where built programs are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / PREFIX / "cluster"
+    """Where built programs are kept; under sudo it is still the caller's."""
+    caller = os.environ.get("SUDO_USER")
+    home = Path(pwd.getpwnam(caller).pw_dir) if caller else Path.home()
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / PREFIX / "cluster"
 
 
 def find_go() -> tuple[Path, str] | None:
@@ -250,6 +253,9 @@ def _only_builder(cache: Path, console: Console) -> Iterator[None]:
         except BlockingIOError:
             console.step("waiting for another build on this machine")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        # What a killed build left half-written.
+        for remains in (cache / "bin").glob(".*"):
+            shutil.rmtree(remains)
         yield
 
 
@@ -277,8 +283,7 @@ def _build_piece(piece: Piece, go: Path, entry: Path, where: str, console: Conso
 def _compile(command: Sequence[str], piece: Piece, where: str, console: Console) -> None:
     """Run `go build -v`, which names every package it compiles, and say now and then how far it is."""
     started = time.monotonic()
-    compiled: list[str] = []
-    complaints: list[str] = []
+    said: list[str] = []
     # A group of its own: Ctrl-C reaches this process, which then ends go and all its compilers.
     with subprocess.Popen(
         command,
@@ -292,31 +297,33 @@ def _compile(command: Sequence[str], piece: Piece, where: str, console: Console)
         def listen() -> None:
             assert process.stderr is not None
             for line in process.stderr:
-                is_package = re.fullmatch(r"[\w.~/-]+\n", line) is not None
-                (compiled if is_package else complaints).append(line.strip())
+                said.append(line.strip())  # noqa: PERF401 (read while it grows)
 
         listener = threading.Thread(target=listen, daemon=True)
         listener.start()
+        num_seen = 0
         try:
-            while True:
+            while process.poll() is None:
                 try:
                     process.wait(timeout=1.0 if sys.stdout.isatty() else SECONDS_BETWEEN_LINES)
-                    break
                 except subprocess.TimeoutExpired:
-                    latest = (
-                        compiled[-1] if compiled else (complaints[-1] if complaints else "reading modules")
-                    )
-                    _say(
-                        f"{where}: {time.monotonic() - started:.0f} s, {len(compiled)} packages, {latest}",
-                        console,
-                    )
+                    lines = list(said)
+                    latest = lines[-1] if len(lines) > num_seen else "linking, or a large package"
+                    num_seen = len(lines)
+                    num_packages = sum(map(_is_package, lines))
+                    seconds = time.monotonic() - started
+                    _say(f"{where}: {seconds:.0f} s, {num_packages} packages, {latest}", console)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
             listener.join()
     if process.returncode != 0:
-        words = "\n".join(complaints[-20:])
+        words = "\n".join([line for line in said if not _is_package(line)][-20:])
         raise ClusterError(f"{where}: go build exited with {process.returncode}\n{words}")
+
+
+def _is_package(line: str) -> bool:
+    return re.fullmatch(r"[\w.~/-]+", line) is not None
 
 
 def _say(text: str, console: Console) -> None:

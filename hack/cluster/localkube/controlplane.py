@@ -19,6 +19,8 @@ NODE_MONITOR_GRACE = "20s"
 def ensure(cluster: Cluster, paths: Paths, programs: Programs, console: Console) -> None:
     """Start what is not running, in order, and wait until the API server answers."""
     cgroups.create(cluster.control_cgroup)
+    cgroups.prefer(cluster.tag)
+    cgroups.prefer(cluster.control_cgroup)
     for daemon in (etcd(cluster, paths, programs), apiserver(cluster, paths, programs)):
         outcome = processes.ensure(daemon, paths.processes, paths.logs)
         if outcome != "running":

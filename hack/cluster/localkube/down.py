@@ -7,23 +7,29 @@ its name, all of which follow from the state folder. The records add only what w
 import shutil
 import signal
 
-from . import cgroups, mounts, network, processes
+from . import cgroups, egress, mounts, network, processes
 from .console import ClusterError, Console
+from .locks import alone
 from .paths import BASE, Paths
 from .plan import tag_of
 
 
 def down(paths: Paths, console: Console) -> bool:
     """Remove everything; whether there was anything."""
+    if not paths.state.exists():
+        return _down(paths, console)
+    with alone(paths.state, console):
+        return _down(paths, console)
+
+
+def _down(paths: Paths, console: Console) -> bool:
     tag = tag_of(paths.state)
     killed = cgroups.kill(tag)
     for record in processes.read_all(paths.processes):
         record.identity.send(signal.SIGKILL)
     if killed:
         console.step(f"{killed} processes ended")
-    cluster = paths.load()
-    if cluster is not None and paths.egress.exists():
-        network.remove_egress(cluster, paths)
+    if egress.remove(tag):
         console.step("the way out is closed")
     had_link = network.remove_host_link(tag)
     unmounted = mounts.unmount_below(paths.state)

@@ -10,12 +10,10 @@ mounted on files of the state folder: they are found, and unmounted, with whatev
 """
 
 import json
-import subprocess
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from .console import ClusterError, Console
 from .mounts import is_mount
 from .paths import Paths
 from .plan import Cluster, Node
@@ -69,21 +67,13 @@ def _ensure_namespace(path: Path) -> bool:
 
 
 def _ensure_host_link(cluster: Cluster, paths: Paths) -> None:
+    machine = _ip(None)
     if not host_link_exists(cluster.host_link):
         peer = ["peer", "name", "host", "netns", str(paths.control_network)]
-        run(["ip", "link", "add", cluster.host_link, "type", "veth", *peer])
+        machine("link", "add", cluster.host_link, "type", "veth", *peer)
     _ip(paths.control_network)("link", "set", "host", "master", BRIDGE, "up")
-    run(
-        [
-            "ip",
-            "addr",
-            "replace",
-            f"{cluster.host_address}/{cluster.machine_prefix}",
-            "dev",
-            cluster.host_link,
-        ]
-    )
-    run(["ip", "link", "set", cluster.host_link, "up"])
+    machine("addr", "replace", f"{cluster.host_address}/{cluster.machine_prefix}", "dev", cluster.host_link)
+    machine("link", "set", cluster.host_link, "up")
 
 
 def _ensure_node_link(cluster: Cluster, node: Node, paths: Paths) -> bool:
@@ -103,31 +93,22 @@ def _ensure_node_link(cluster: Cluster, node: Node, paths: Paths) -> bool:
 
 def _ensure_routes(cluster: Cluster, paths: Paths) -> None:
     """Everyone knows the way to every node's pods. Pods keep their own address on the way."""
-    way_out = cluster.host_address if cluster.has_egress else None
-    for machine in [None, *cluster.nodes]:
-        where = paths.network(machine.name) if machine else paths.control_network
-        here = _ip(where)
+    way_out = str(cluster.host_address if cluster.has_egress else cluster.control_address)
+    for machine in cluster.nodes:
+        here = _ip(paths.network(machine.name))
         for node in cluster.nodes:
             if node != machine:
                 here("route", "replace", str(node.pod_subnet), "via", str(node.address))
-        gateway = way_out or (cluster.control_address if machine else None)
-        # Without a way out the control plane says "unreachable" at once; silence would cost a time-out.
-        here(
-            "route", "replace", *(["default", "via", str(gateway)] if gateway else ["unreachable", "default"])
-        )
+        here("route", "replace", "default", "via", way_out)
+    control, host = _ip(paths.control_network), _ip(None)
     for node in cluster.nodes:
-        run(
-            [
-                "ip",
-                "route",
-                "replace",
-                str(node.pod_subnet),
-                "via",
-                str(node.address),
-                "dev",
-                cluster.host_link,
-            ]
-        )
+        control("route", "replace", str(node.pod_subnet), "via", str(node.address))
+        host("route", "replace", str(node.pod_subnet), "via", str(node.address), "dev", cluster.host_link)
+    if cluster.has_egress:
+        control("route", "replace", "default", "via", way_out)
+    else:
+        # Told to all nodes at once; silence would cost them a time-out.
+        control("route", "replace", "unreachable", "default")
 
 
 def cut(node: Node, paths: Paths) -> None:
@@ -152,13 +133,15 @@ def remove_host_link(tag: str) -> bool:
     """Take this machine's interface away, and its routes with it; whether there was one."""
     if not host_link_exists(tag):
         return False
-    run(["ip", "link", "delete", tag])
+    _ip(None)("link", "delete", tag)
     return True
 
 
-def _ip(namespace: Path) -> Callable[..., str]:
+def _ip(namespace: Path | None) -> Callable[..., str]:
+    """The program `ip`, in a namespace or, without one, on this machine."""
+
     def call(*words: str) -> str:
-        return run(in_network(namespace, ["ip", *words]))
+        return run(in_network(namespace, ["ip", *words]) if namespace else ["ip", *words])
 
     return call
 
@@ -169,60 +152,3 @@ def _links(namespace: Path) -> set[str]:
 
 def _set(namespace: Path, name: str, value: str) -> None:
     run(in_network(namespace, ["sh", "-c", f"echo {value} >/proc/sys/{name}"]))
-
-
-def ensure_egress(cluster: Cluster, paths: Paths, console: Console) -> None:
-    """Let pods reach what this machine reaches. What it changes on this machine is noted first."""
-    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
-    if not paths.egress.exists():
-        paths.egress.write_text(json.dumps({"ip_forward": forwarding.read_text().strip()}))
-    forwarding.write_text("1")
-    for table, chain, rule in egress_rules(cluster):
-        if not _rule_exists(table, chain, rule):
-            run(["iptables", "--wait", "--table", table, "--insert", chain, *rule])
-    console.step("pods reach what this machine reaches")
-
-
-def egress_rules(cluster: Cluster) -> list[tuple[str, str, list[str]]]:
-    """Table, chain and rule of every iptables rule, each marked with the cluster's tag."""
-    comment = ["--match", "comment", "--comment", cluster.tag]
-    inside = str(cluster.subnet)
-    return [
-        (
-            "nat",
-            "POSTROUTING",
-            ["--source", inside, "!", "--destination", inside, *comment, "--jump", "MASQUERADE"],
-        ),
-        ("filter", "FORWARD", ["--in-interface", cluster.host_link, *comment, "--jump", "ACCEPT"]),
-        ("filter", "FORWARD", ["--out-interface", cluster.host_link, *comment, "--jump", "ACCEPT"]),
-    ]
-
-
-def remove_egress(cluster: Cluster, paths: Paths) -> None:
-    """Put back what `ensure_egress` changed."""
-    for table, chain, rule in egress_rules(cluster):
-        while _rule_exists(table, chain, rule):
-            run(["iptables", "--wait", "--table", table, "--delete", chain, *rule])
-    before = json.loads(paths.egress.read_text())
-    Path("/proc/sys/net/ipv4/ip_forward").write_text(before["ip_forward"])
-    paths.egress.unlink()
-
-
-def _rule_exists(table: str, chain: str, rule: list[str]) -> bool:
-    command = ["iptables", "--wait", "--table", table, "--check", chain, *rule]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode > 1:
-        raise ClusterError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.returncode == 0
-
-
-def upstream_resolvers() -> list[str]:
-    """This machine's name servers, as far as others than itself can ask them."""
-    for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
-        if path.exists():
-            words = [line.split() for line in path.read_text().splitlines()]
-            servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
-            reachable = [server for server in servers if not server.startswith("127.") and ":" not in server]
-            if reachable:
-                return reachable
-    return []

@@ -37,6 +37,7 @@ def ensure_runtime(node: Node, paths: Paths, programs: Programs, pause_image: st
         # As after a boot. The kubelet would spend seconds on each group that a dead container left.
         cgroups.remove(node.cgroup)
     cgroups.create(group(node))
+    cgroups.prefer(group(node))
     _ensure_mounts(node, paths, console)
     _ensure(_containerd(node, paths, programs, pause_image), paths, console)
     ctr = [*_inside(node, paths), programs.path("ctr"), "version"]
@@ -248,7 +249,7 @@ def kubelet_config(node: Node, pki: Path, resolver: Path) -> dict[str, Any]:
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{node.cgroup}",
-        # RefusedError otherwise since 1.35.
+        # Refused otherwise since 1.35.
         "failCgroupV1": False,
         # Turns the failure to set protected sysctls and limits into a warning.
         "featureGates": {"KubeletInUserNamespace": True},

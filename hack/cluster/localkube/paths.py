@@ -89,11 +89,6 @@ class Paths:
         """The store's data."""
         return self.state / "etcd"
 
-    @property
-    def egress(self) -> Path:
-        """What `--egress` changed on this machine, to be put back."""
-        return self.state / "egress.json"
-
     def network(self, machine: str) -> Path:
         """The network namespace of a node, or of `control`."""
         return self.networks / machine

@@ -54,7 +54,7 @@ class Node:
     @property
     def pod_subnet(self) -> IPv4Network:
         """The addresses of its pods."""
-        return list(self.subnet.subnets(new_prefix=24))[self.number]
+        return _slice(self.subnet, self.number)
 
     @property
     def port(self) -> str:
@@ -69,7 +69,12 @@ class Node:
 
 def machine_subnet(subnet: IPv4Network) -> IPv4Network:
     """The last /24: the control plane, the nodes and this machine, all on one switch."""
-    return list(subnet.subnets(new_prefix=24))[255]
+    return _slice(subnet, 255)
+
+
+def _slice(subnet: IPv4Network, number: int) -> IPv4Network:
+    """One /24 of a /16."""
+    return IPv4Network((int(subnet.network_address) + (number << 8), 24))
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def kustomization_files(image: str, certificates: Mapping[str, str]) -> dict[str
     """What is laid beside upstream's folder: our objects, and our changes to theirs."""
     container = {
         "name": NAME,
+        "image": image,
         "args": [
             "--enable-scheme=pytorchjob",
             f"--pytorch-init-container-image={BUSYBOX}",
@@ -111,15 +112,11 @@ def kustomization_files(image: str, certificates: Mapping[str, str]) -> dict[str
     base = "upstream/base"
     resources = ["crds/kubeflow.org_pytorchjobs.yaml", "webhook", "service.yaml", "deployment.yaml"]
     rights = [f"rbac/{file}.yaml" for file in ("cluster-role-binding", "role", "service-account")]
-    reference, _, tag = image.rpartition(":")
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": NAMESPACE,
         "resources": ["objects.json", *(f"{base}/{resource}" for resource in [*resources, *rights])],
-        "images": [
-            {"name": "ghcr.io/kubeflow/training-v1/training-operator", "newName": reference, "newTag": tag},
-        ],
         "patches": [{"patch": json.dumps(deployment)}],
     }
     return {

@@ -1,22 +1,20 @@
 """Bringing a cluster up, or what is missing of one: every step looks first and does only what lacks."""
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from . import addons, controlplane, images, network, packages, pki, processes, volumes
+from . import addons, controlplane, egress, images, network, packages, pki, processes, volumes
 from . import node as nodes
 from .api import Api, Object
 from .build import Programs
 from .console import ClusterError, Console
 from .gpus import LABELS, RESOURCE, Gpus
 from .images import OwnImages
+from .locks import alone
 from .paths import Paths, write_atomically
 from .plan import Cluster, Node, free_subnet, node_names, tag_of
 
@@ -69,17 +67,6 @@ def plan(wishes: Wishes, before: Cluster | None, tag: str, taken: Sequence[IPv4N
     )
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else at the same time, as long as everybody asks here. A lock on a folder leaves no file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def record(wishes: Wishes, paths: Paths, console: Console) -> Cluster:
     """Decide the plan, write it down and take its addresses, before anybody else can choose the same."""
     if paths.state.exists() and not paths.record.exists() and any(paths.state.iterdir()):
@@ -87,13 +74,11 @@ def record(wishes: Wishes, paths: Paths, console: Console) -> Cluster:
     paths.state.mkdir(parents=True, exist_ok=True)
     tag = tag_of(paths.state)
     # Any folder that all share would do; the addresses are this machine's, and so is /run.
-    with alone(Path("/run")):
+    with alone(Path("/run"), console):
         before = paths.load()
         cluster = plan(wishes, before, tag, network.routed_networks() if before is None else [])
         paths.save(cluster)
         made = network.ensure(cluster, paths)
-    if before is not None and before.has_egress and not cluster.has_egress and paths.egress.exists():
-        network.remove_egress(before, paths)
     console.step(f"network {cluster.subnet}: " + (f"made {', '.join(made)}" if made else "in place"))
     return cluster
 
@@ -102,9 +87,8 @@ def up(wishes: Wishes, paths: Paths, programs: Programs, console: Console) -> Cl
     """Make the cluster run as wished."""
     packages.ensure(console)
     cluster = record(wishes, paths, console)
-    with alone(paths.state):
-        if cluster.has_egress:
-            network.ensure_egress(cluster, paths, console)
+    with alone(paths.state, console):
+        _settle_egress(cluster, console)
         pki.ensure(cluster, paths)
         _write_resolvers(cluster, paths)
         _link_programs(paths, programs)
@@ -112,6 +96,14 @@ def up(wishes: Wishes, paths: Paths, programs: Programs, console: Console) -> Cl
         console.step("certificates and kubeconfigs are written")
         _start(cluster, paths, programs, console)
     return cluster
+
+
+def _settle_egress(cluster: Cluster, console: Console) -> None:
+    if cluster.has_egress:
+        if egress.ensure(cluster):
+            console.step("pods reach what this machine reaches")
+    elif egress.remove(cluster.tag):
+        console.step("the way out is closed")
 
 
 def _start(cluster: Cluster, paths: Paths, programs: Programs, console: Console) -> None:
@@ -189,6 +181,8 @@ def offer_gpus(cluster: Cluster, node: Node, api: Api) -> None:
 
 def start_node(cluster: Cluster, node: Node, paths: Paths, programs: Programs, console: Console) -> None:
     """Bring one node back, as after a power cut."""
+    if network.is_cut(node, paths):
+        raise ClusterError(f"{node.name} has no network: `node {node.name} heal`, then start it")
     nodes.ensure_runtime(node, paths, programs, OwnImages.of(programs).pause, console)
     nodes.ensure_kubelet(cluster, node, paths, programs, console)
     api = Api.of(cluster, paths)
@@ -198,7 +192,7 @@ def start_node(cluster: Cluster, node: Node, paths: Paths, programs: Programs, c
 
 def _write_resolvers(cluster: Cluster, paths: Paths) -> None:
     """What pods with dnsPolicy Default ask: nobody, unless there is a way out."""
-    servers = network.upstream_resolvers() if cluster.has_egress else []
+    servers = egress.upstream_resolvers() if cluster.has_egress else []
     for node in cluster.nodes:
         write_atomically(
             paths.config / node.name / "resolv.conf", "".join(f"nameserver {server}\n" for server in servers)

@@ -1,0 +1,43 @@
+{{/* Name of every object: the release's name, with "phitune" in it exactly once. */}}
+{{- define "phitune.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains "phitune" .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-phitune" .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Name of a cluster-wide object: two releases in two namespaces must not fight over it. */}}
+{{- define "phitune.clusterName" -}}
+{{- printf "%s-%s" .Release.Namespace (include "phitune.fullname" .) -}}
+{{- end -}}
+
+{{- define "phitune.selectorLabels" -}}
+app.kubernetes.io/name: phitune-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "phitune.labels" -}}
+{{ include "phitune.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "phitune.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (include "phitune.fullname" .) -}}
+{{- end -}}
+
+{{- define "phitune.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "phitune.trainerImage" -}}
+{{- .Values.trainer.image | default (printf "localhost/phitune/trainer:%s" .Chart.AppVersion) -}}
+{{- end -}}

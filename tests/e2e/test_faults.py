@@ -1,0 +1,101 @@
+"""What is killed comes back, and nothing is trained twice or lost but the steps since the last checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from harness.cluster import OPERATOR_NAMESPACE, Object
+from harness.incarnations import incarnations
+from harness.jobs import finetunejob, long_enough_to_disturb
+from harness.kill import kill_a_rank, kill_container
+from harness.lab import Lab, last_words
+
+pytestmark = pytest.mark.timeout(600)
+
+SAVE_INTERVAL = 5
+
+
+def worker(lab: Lab, name: str) -> Object:
+    (pod,) = [
+        pod for pod in lab.pods(name, role="trainer", attempt=1) if "-worker-" in pod["metadata"]["name"]
+    ]
+    return pod
+
+
+def by_rank(lab: Lab, pod: Object) -> None:
+    kill_a_rank(lab, pod["metadata"]["name"])
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [pytest.param(by_rank, id="a training process"), pytest.param(kill_container, id="the whole container")],
+)
+def test_killed_worker_brings_the_whole_gang_back(lab: Lab, kill: Callable[[Lab, Object], None]) -> None:
+    lab.apply(finetunejob("killed", long_enough_to_disturb()))
+    lab.wait_for_checkpoint("killed")
+    first = {pod["metadata"]["uid"] for pod in lab.pods("killed", role="trainer", attempt=1)}
+
+    kill(lab, worker(lab, "killed"))
+    status = lab.wait_for_phase("killed", "Succeeded", timeout=300)
+
+    assert status["attempt"] == 2
+    assert status["restarts"] == 1
+    assert status["progress"]["step"] == 60
+    second = lab.pods("killed", role="trainer", attempt=2)
+    assert len(second) == 2, "master and worker, not the worker alone"
+    assert first.isdisjoint(pod["metadata"]["uid"] for pod in second)
+    proofs = [proof for pod in second for proof in last_words(pod)["ranks"]]
+    assert len({proof["parametersHash"] for proof in proofs}) == 1
+
+    before, after = incarnations(lab, "killed")
+    resumed_at = after["start"]["from"]["step"]
+    assert resumed_at > 0
+    assert before["last"] - resumed_at <= SAVE_INTERVAL, "no more is lost than one save interval"
+    assert {proof["steps"] for proof in proofs} == {60 - resumed_at}, (
+        "no step is trained twice by the same gang"
+    )
+
+
+def kill_operator(lab: Lab) -> None:
+    (pod,) = lab.cluster.list("pods", OPERATOR_NAMESPACE, "app.kubernetes.io/name=phitune-operator")
+    kill_container(lab, pod)
+
+
+def assert_made_once(lab: Lab, name: str) -> None:
+    assert lab.gangs(name) == [f"{name}-1"]
+    assert len(lab.pods(name, role="trainer")) == 2
+    assert len(lab.pods(name, role="prepare")) == 1
+    selector = f"phitune.dev/job={name}"
+    for kind in ("jobs", "configmaps", "persistentvolumeclaims"):
+        assert len(lab.cluster.list(kind, lab.namespace, selector)) == 1, kind
+
+
+@pytest.mark.parametrize("delay", [0.0, 2.0], ids=["at once", "two seconds after"])
+def test_operator_killed_while_a_job_starts_doubles_nothing(lab: Lab, delay: float) -> None:
+    lab.apply(finetunejob("starting"))
+    time.sleep(delay)
+    kill_operator(lab)
+    status = lab.wait_for_phase("starting", "Succeeded", timeout=300)
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+    assert_made_once(lab, "starting")
+
+
+def test_operator_killed_while_a_job_trains_loses_nothing(lab: Lab) -> None:
+    lab.apply(finetunejob("training", long_enough_to_disturb()))
+    lab.wait_for_step("training", 1)
+    before = lab.status("training")
+    uids = {pod["metadata"]["uid"] for pod in lab.pods("training", role="trainer")}
+
+    kill_operator(lab)
+    status = lab.wait_for_phase("training", "Succeeded", timeout=300)
+
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+    assert status["startTime"] == before["startTime"]
+    assert {pod["metadata"]["uid"] for pod in lab.pods("training", role="trainer")} == uids
+    assert_made_once(lab, "training")
+    (only,) = incarnations(lab, "training")
+    assert only["start"]["from"] is None
+    assert only["last"] == 60

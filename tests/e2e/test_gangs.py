@@ -1,0 +1,58 @@
+"""Gangs of other shapes than the demo's: more pods, more processes in a pod, adapters only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.cluster import Object
+from harness.jobs import finetunejob
+from harness.lab import Lab, last_words
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def proofs_of(pods: list[Object]) -> list[Any]:
+    return [proof for pod in pods for proof in last_words(pod)["ranks"]]
+
+
+def test_four_pods_of_two_processes_train_one_model(lab: Lab) -> None:
+    shape = {"nodes": 4, "processesPerNode": 2, "cpu": "100m", "memory": "3Gi"}
+    lab.apply(finetunejob("eight", {"resources": shape, "training": {"maxSteps": 2, "globalBatchSize": 16}}))
+    status = lab.wait_for_phase("eight", "Succeeded", timeout=480)
+
+    pods = lab.pods("eight", role="trainer")
+    assert len(pods) == 4
+    assert len({pod["spec"]["nodeName"] for pod in pods}) == 2, "spread over both nodes"
+    proofs = proofs_of(pods)
+    assert sorted(proof["rank"] for proof in proofs) == list(range(8))
+    assert {proof["steps"] for proof in proofs} == {2}
+    assert sum(proof["samples"] for proof in proofs) == 2 * 16
+    assert len({proof["parametersHash"] for proof in proofs}) == 1
+    assert status["summary"]["gpus"] == "4x2 CPU"
+
+
+def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
+    job = finetunejob(
+        "lora",
+        {
+            "method": "lora",
+            "lora": {"rank": 4, "vision": False},
+            "resources": {"nodes": 1, "processesPerNode": 2, "memory": "3Gi"},
+            "export": {"merged": False, "adapter": True},
+        },
+    )
+    lab.apply(job)
+    status = lab.wait_for_phase("lora", "Succeeded")
+    (pod,) = lab.pods("lora", role="trainer")
+    proofs = proofs_of([pod])
+    assert sorted(proof["rank"] for proof in proofs) == [0, 1]
+    assert {proof["steps"] for proof in proofs} == {4}
+    assert len({proof["parametersHash"] for proof in proofs}) == 1
+
+    adapter = f"/workspace/{status['artifacts']['adapter']}"
+    look = f"import pathlib; print(*[path.name for path in pathlib.Path({adapter!r}).iterdir()])"
+    files = lab.on_claim(status["artifacts"]["claim"], look).split()
+    assert "adapter_config.json" in files
+    assert "adapter_model.safetensors" in files

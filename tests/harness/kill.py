@@ -1,0 +1,55 @@
+"""Killing processes of pods with SIGKILL, as an out-of-memory killer or a crash would."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.cluster import Object
+from harness.lab import Lab
+
+KILL_ONE_RANK = """
+import os, pathlib, signal
+ranks = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
+         if b"phitune_trainer.train" in path.read_bytes() and int(path.parent.name) != os.getpid()]
+os.kill(max(ranks), signal.SIGKILL)
+print(len(ranks))
+"""
+
+
+def kill_a_rank(lab: Lab, pod: str) -> None:
+    """Kill one training process in a pod; its launcher lives on to report it."""
+    assert int(lab.exec_python(pod, KILL_ONE_RANK)) > 0
+
+
+def kill_container(lab: Lab, pod: Object) -> None:
+    """Kill process 1 of a pod's container, which nothing inside the container could do."""
+    if not lab.cluster.is_local:
+        pytest.skip("reaches into the node's processes, which takes a local cluster")
+    uid = pod["metadata"]["uid"]
+    (process,) = [pid for pid in _processes_of(uid) if _is_first(pid) and _command(pid) != "/pause"]
+    os.kill(process, signal.SIGKILL)
+
+
+def _processes_of(pod_uid: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if f"pod{pod_uid}" in path.read_text():
+                found.append(int(path.parent.name))
+        except OSError:  # It has ended since the folder was listed.
+            continue
+    return found
+
+
+def _is_first(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (numbers,) = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
+    return numbers[-1] == "1"
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
