@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
+from phitune_operator.attempts import POLL
 from phitune_operator.clock import from_text
 from phitune_operator.kinds import (
     CLAIM,
@@ -38,7 +39,7 @@ from phitune_operator.kinds import (
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.observed import Observed, Settings
 from phitune_operator.placement import Node, gpu_node
-from phitune_operator.plan import POLL, is_finished
+from phitune_operator.plan import is_finished
 from phitune_operator.pods import PodView, view
 from phitune_operator.policies import prepare
 from phitune_operator.progress import ProgressPoller

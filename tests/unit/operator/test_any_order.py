@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from harness.jobs import finetunejob
 from harness.simulated_cluster import OperatorKilled, SimulatedCluster
 from phitune_operator import names
+from phitune_operator.attempts import CREATING
 from phitune_operator.kinds import (
     CHILDREN,
     CLAIM,
@@ -34,7 +35,6 @@ from phitune_operator.kinds import (
 from phitune_operator.kube import ApiError
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Settings
-from phitune_operator.plan import CREATING
 from phitune_operator.queue import WorkQueue
 from phitune_operator.reconcile import Reconciler
 from phitune_operator.reports import ProgressReport
