@@ -28,7 +28,7 @@ test: setup ## Run every test: unit, integration, end to end (builds images and 
 	@$(PYTHON) -m pytest
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
-	@$(PYTHON) -m pytest tests/unit
+	@$(PYTHON) -m pytest -n auto tests/unit
 
 lint: setup ## Check style, types, import rules, locks and generated files
 	@.venv/bin/ruff check .
