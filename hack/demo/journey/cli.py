@@ -101,9 +101,10 @@ def install(console: Console, place: Place, images: Images) -> None:
         "trainer.image": images.trainer.reference,
     }
     chosen = [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
-    where = ["--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "3m", "--hide-notes"]
-    argv = place.helm("upgrade", "--install", "phitune", "charts/phitune", *where, *chosen)
-    run_all(console, Command(console, argv))
+    install = ["upgrade", "--install", "phitune", "charts/phitune", "--namespace", OPERATOR_NAMESPACE]
+    console.relay(f"$ helm {' '.join(install)}")
+    argv = place.helm(*install, "--wait", "--timeout", "3m", *chosen)
+    run_all(console, Command(console, argv, has_result=True))
 
 
 def start_job(console: Console, place: Place, kubectl: Kubectl) -> None:

@@ -62,9 +62,13 @@ class Console:
         self._print(line, line)
 
     def relay(self, line: str, prefix: str = "") -> None:
-        """Print one line of a command, indented and cut to the terminal's width; whole in the log file."""
+        """Print one line of a command, indented; with a prefix cut to the terminal's width.
+
+        The log file has it whole.
+        """
         text = f"{INDENT}{prefix}{line.rstrip()}"
-        self._print(text if len(text) <= self._width else text[: self._width - 3] + "...", text)
+        fits = not prefix or len(text) <= self._width
+        self._print(text if fits else text[: self._width - 3] + "...", text)
 
     def stop_commands(self) -> None:
         """Stop whatever still runs, wherever an interruption came."""

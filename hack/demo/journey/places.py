@@ -100,6 +100,8 @@ class LocalCluster:
         if not self._was_there:
             run_all(console, Command(console, [*CLUSTER, "down"]))
             return
+        if not (STATE / "cluster.json").exists():
+            return  # it was, and somebody has taken it away since
         console.say(f"The cluster was up before this run and stays; to take it away: {self.how_to_remove()}")
         abandon_job(self.kubectl(NAMESPACE), console)
 

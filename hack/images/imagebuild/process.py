@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +24,17 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def end_group(child: subprocess.Popen[bytes], grace: float = 10) -> None:
+    """End a program and all that it started: asked first, killed after `grace` seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(grace)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
 def run(command: Sequence[str | Path], *, doing: str, sign_of_life: float = 15) -> str:
     """Run a command to its end and return what it wrote to stdout.
 
@@ -36,6 +50,7 @@ def run(command: Sequence[str | Path], *, doing: str, sign_of_life: float = 15) 
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                process_group=0,  # so that its children end with it
             )
         except FileNotFoundError as error:
             raise BuildError(f"{command[0]} is not installed; it is needed while {doing}") from error
@@ -46,8 +61,7 @@ def run(command: Sequence[str | Path], *, doing: str, sign_of_life: float = 15) 
             except subprocess.TimeoutExpired:
                 say(f"  still {doing} ({time.monotonic() - began:.0f} s)")
             except BaseException:
-                child.terminate()
-                child.wait()
+                end_group(child)
                 raise
         out.seek(0)
         err.seek(0)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from imagebuild.process import BuildError, run
+
+IMAGES = Path(__file__).resolve().parents[3] / "hack" / "images"
 
 
 def test_output_of_a_command_is_returned() -> None:
@@ -26,3 +33,32 @@ def test_missing_program_is_named() -> None:
 def test_long_work_shows_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
     run([sys.executable, "-c", "import time; time.sleep(0.4)"], doing="greeting", sign_of_life=0.05)
     assert "still greeting" in capsys.readouterr().err
+
+
+def test_an_interruption_ends_what_the_program_has_started_too(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    worker = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    parent = (
+        "import pathlib, subprocess, sys, time;"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}]);"
+        f"pathlib.Path({str(note)!r}).write_text(str(worker.pid));"
+        "time.sleep(60)"
+    )
+    build = (
+        "import sys; from imagebuild.process import run;"
+        f"run([sys.executable, '-c', {parent!r}], doing='waiting', sign_of_life=0.1)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", build],
+        env={**os.environ, "PYTHONPATH": str(IMAGES)},
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    while not note.exists() or not note.read_text():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    assert (
+        not Path("/proc", note.read_text()).exists()
+        or "Z (zombie)" in Path("/proc", note.read_text(), "status").read_text()
+    )
