@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.cluster import OPERATOR_NAMESPACE, REPOSITORY
-from harness.installed import RELEASE, Installed, install, uninstall
+from harness.installed import CHART, RELEASE, Installed, install, uninstall
 from harness.jobs import finetunejob
 from harness.lab import Lab
 
@@ -104,6 +104,24 @@ def test_chart_removed_and_installed_again_keeps_the_jobs(phitune: Installed, la
     install(cluster)
     assert lab.wait_for_phase("kept", "Suspended")
     assert lab.job("kept")["metadata"]["uid"] == uid
+
+
+def test_operator_limited_to_a_namespace_serves_that_one_alone(phitune: Installed, lab: Lab) -> None:
+    cluster = phitune.cluster
+    limited = ["--reuse-values", "--set", f"namespaces={{{lab.namespace}}}", "--wait", "--timeout", "2m"]
+    cluster.helm("upgrade", RELEASE, CHART, "--namespace", OPERATOR_NAMESPACE, *limited)
+    try:
+        with cluster.temporary_namespace("elsewhere") as elsewhere:
+            job = finetunejob("limited", {"runPolicy": {"suspend": True}})
+            cluster.apply(job, namespace=elsewhere)
+            lab.apply(job)
+            lab.wait_for_phase("limited", "Suspended")
+            left_alone = cluster.get("finetunejob", "limited", elsewhere)
+            assert left_alone is not None
+            assert "status" not in left_alone
+            assert not allowed(phitune, "list", "pods")
+    finally:
+        install(cluster)
 
 
 def test_notes_name_commands_that_work(phitune: Installed) -> None:
