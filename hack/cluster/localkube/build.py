@@ -153,7 +153,7 @@ def default_cache() -> Path:
 
 
 def find_go() -> tuple[Path, str] | None:
-    """The go to build with and its version, or None: `$GO`, else the wheel's beside this Python, else PATH's."""
+    """The go to build with and its version, or None: `$GO`, else the one beside this Python, else PATH's."""
     beside = Path(sys.executable).with_name("go")
     wanted = os.environ.get("GO") or (str(beside) if beside.is_file() else "go")
     found = shutil.which(wanted)
