@@ -45,20 +45,19 @@ def test_an_interruption_ends_what_the_program_has_started_too(tmp_path: Path) -
         "time.sleep(60)"
     )
     build = (
-        "import sys; from imagebuild.process import run;"
+        "import signal, sys; from imagebuild.process import run;"
+        # Where the tests run in the background, the signal is ignored, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"run([sys.executable, '-c', {parent!r}], doing='waiting', sign_of_life=0.1)"
     )
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", build],
         env={**os.environ, "PYTHONPATH": str(IMAGES)},
         stderr=subprocess.DEVNULL,
-        process_group=0,
-    )
-    while not note.exists() or not note.read_text():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.wait(20)
-    assert (
-        not Path("/proc", note.read_text()).exists()
-        or "Z (zombie)" in Path("/proc", note.read_text(), "status").read_text()
-    )
+    ) as process:
+        while not note.exists() or not note.read_text():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    status = Path("/proc", note.read_text(), "status")
+    assert not status.exists() or "Z (zombie)" in status.read_text()
