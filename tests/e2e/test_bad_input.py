@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from harness.cluster import Object
+from harness.installed import no_installed_operator
 from harness.jobs import finetunejob, long_enough_to_disturb, merged
-from harness.lab import Lab
+from harness.lab import Lab, last_words
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -184,21 +187,24 @@ def test_field_of_a_later_version_is_refused_by_name(lab: Lab) -> None:
 # --- A config that somebody broke by hand. ---
 
 
-def test_config_broken_by_hand_fails_the_job_at_once(lab: Lab) -> None:
+def break_config(lab: Lab, name: str, text: str, instead: str) -> None:
+    """Put another ConfigMap in the place of the one that was made, which nobody can change."""
+    made = lab.cluster.get("configmap", f"{name}-config", lab.namespace)
+    assert made is not None
+    assert text in made["data"]["train.yaml"]
+    made["data"]["train.yaml"] = made["data"]["train.yaml"].replace(text, instead)
+    lab.cluster.kubectl("delete", "configmap", f"{name}-config", "-n", lab.namespace)
+    for field in ("uid", "resourceVersion", "creationTimestamp", "managedFields"):
+        made["metadata"].pop(field, None)
+    lab.cluster.kubectl("create", "-f", "-", stdin=json.dumps(made))
+
+
+def test_config_broken_by_hand_before_a_start_fails_the_job_at_once(lab: Lab) -> None:
     lab.apply(finetunejob("config", long_enough_to_disturb(ONE_POD)))
     lab.wait_for_step("config", 1)
     lab.suspend("config", True)
     lab.wait_for_condition("config", "Suspended", "True")
-
-    made = lab.cluster.get("configmap", "config-config", lab.namespace)
-    assert made is not None
-    whole = made["data"]["train.yaml"]
-    made["data"]["train.yaml"] = whole.replace("maxSteps: 60", "maxSteps: many")
-    assert made["data"]["train.yaml"] != whole
-    lab.cluster.kubectl("delete", "configmap", "config-config", "-n", lab.namespace)
-    for field in ("uid", "resourceVersion", "creationTimestamp", "managedFields"):
-        made["metadata"].pop(field, None)
-    lab.cluster.kubectl("create", "-f", "-", stdin=json.dumps(made))
+    break_config(lab, "config", "maxSteps: 60", "maxSteps: many")
 
     lab.suspend("config", False)
     status = lab.wait_for_phase("config", "Failed", timeout=60)
@@ -206,3 +212,50 @@ def test_config_broken_by_hand_fails_the_job_at_once(lab: Lab) -> None:
     assert "training.maxSteps" in status["failure"]["message"]
     assert status["restartsCounted"] == 0
     assert_operator_is_calm(lab)
+
+
+def test_config_broken_by_hand_under_waiting_pods_ends_them_with_exit_code_2(lab: Lab) -> None:
+    if not lab.cluster.is_local:
+        pytest.skip("keeps every node of the cluster from taking pods for a while")
+    lab.apply(finetunejob("config"))
+    lab.wait("prepare pod on a node", lambda: any(pod["spec"].get("nodeName") for pod in prepare_pods(lab)))
+    with contextlib.ExitStack() as stack:
+        with no_node_for_new_pods(lab):
+            lab.wait("waiting gang", lambda: len(lab.pods("config", role="trainer")) == 2)
+            stack.enter_context(no_installed_operator(lab.cluster))
+            # A node that has a pod of it keeps an immutable ConfigMap as it was.
+            lab.cluster.kubectl("delete", "pod", *names(prepare_pods(lab)), "-n", lab.namespace)
+            break_config(lab, "config", "maxSteps: 4", "maxSteps: many")
+        ended = lab.wait("end of a pod", lambda: [pod for pod in lab.pods("config") if exit_code(pod) == 2])
+    assert "training.maxSteps" in last_words(ended[0])["message"]
+
+    failure = assert_failed_at_once(lab, "config", "training.maxSteps", "many")
+    assert failure["pod"] in names(lab.pods("config"))
+    assert lab.status("config")["attempt"] == 1
+
+
+def prepare_pods(lab: Lab) -> list[Object]:
+    return lab.pods("config", role="prepare")
+
+
+def names(objects: list[Object]) -> list[str]:
+    return [found["metadata"]["name"] for found in objects]
+
+
+def exit_code(pod: Object) -> int | None:
+    """Of the pod's only container, if it has ended."""
+    for status in pod["status"].get("containerStatuses", []):
+        if "terminated" in status["state"]:
+            return int(status["state"]["terminated"]["exitCode"])
+    return None
+
+
+@contextlib.contextmanager
+def no_node_for_new_pods(lab: Lab) -> Iterator[None]:
+    """Cordon every node; whatever happens, they take pods again afterwards."""
+    nodes = lab.cluster.kubectl("get", "nodes", "-o", "name").split()
+    try:
+        lab.cluster.kubectl("cordon", *nodes)
+        yield
+    finally:
+        lab.cluster.kubectl("uncordon", *nodes)

@@ -66,8 +66,13 @@ class Cluster:
     kubeconfig: Path
     kubectl_path: str
     helm_path: str
-    is_local: bool
-    """Whether its nodes are on this machine, so that a test can reach into their processes."""
+    state: Path | None
+    """Folder of a local cluster; None for a cluster of somebody else's."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its nodes are on this machine, so that a test can reach into their processes."""
+        return self.state is not None
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 300) -> str:
         """Run kubectl and return what it printed; CommandError (with its stderr) if it refused."""

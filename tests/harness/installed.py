@@ -85,8 +85,10 @@ def no_installed_operator(cluster: Cluster) -> Iterator[None]:
         yield
         return
     scale(cluster, 0)
-    yield
-    scale(cluster, found["spec"]["replicas"])
+    try:
+        yield
+    finally:
+        scale(cluster, found["spec"]["replicas"])
 
 
 def scale(cluster: Cluster, replicas: int) -> None:
@@ -109,5 +111,5 @@ def provided_images(cluster: Cluster) -> Images:
     text = run([sys.executable, str(REPOSITORY / "hack/images"), "build", "--json", *where], timeout=1800)
     built = {image["name"]: image for image in json.loads(text)}
     if cluster.is_local:
-        load([image["archive"] for image in built.values()])
+        load(cluster, [image["archive"] for image in built.values()])
     return Images(built["operator"]["reference"], built["trainer"]["reference"])

@@ -163,7 +163,10 @@ def _containerd(node: Node, paths: Paths, programs: Programs, pause_image: str) 
     write_atomically(network, json.dumps(cni_config(node), indent=2))
     config = folder / "containerd.toml"
     write_atomically(
-        config, containerd_config(network.parent, programs.folder("cni"), program("runc"), pause_image)
+        config,
+        containerd_config(
+            network.parent, programs.folder("cni"), program("runc"), pause_image, paths.registries
+        ),
     )
     # containerd finds its shim on the PATH.
     path = str(programs.folder("containerd"))
@@ -171,7 +174,7 @@ def _containerd(node: Node, paths: Paths, programs: Programs, pause_image: str) 
     return _daemon(node, paths, "containerd", argv, [config, network], path)
 
 
-def containerd_config(networks: Path, plugins: Path, runc: Path, pause_image: str) -> str:
+def containerd_config(networks: Path, plugins: Path, runc: Path, pause_image: str, registries: Path) -> str:
     """containerd's config.toml."""
     return f"""\
 version = 3
@@ -187,6 +190,9 @@ state = "/run/containerd"
 [plugins."io.containerd.cri.v1.images".pinned_images]
   # The name of an imported image; the default would be pulled.
   sandbox = "{pause_image}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{registries}"
 
 [plugins."io.containerd.cri.v1.runtime"]
   # Lowering an out-of-memory score needs a capability that containers and small machines lack.

@@ -60,6 +60,11 @@ class Paths:
         return self.state / "config"
 
     @property
+    def registries(self) -> Path:
+        """How to reach a registry: HOST:PORT/hosts.toml, which containerd reads at every pull."""
+        return self.config / "registries"
+
+    @property
     def logs(self) -> Path:
         """One file per process."""
         return self.state / "logs"

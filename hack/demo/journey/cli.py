@@ -10,7 +10,7 @@ from typing import Any
 from .console import INDENT, Command, Console, DemoError, minutes, run_all
 from .images import REPOSITORY, Images
 from .kubectl import Kubectl
-from .places import JOB, NAMESPACE, LocalCluster, OwnCluster, Place
+from .places import DEFAULT_STATE, JOB, NAMESPACE, LocalCluster, OwnCluster, Place
 from .signals import Interrupted, ignore_signals, raise_on_signals
 from .watch import Watch
 
@@ -19,7 +19,6 @@ EXAMPLE = Path("examples/digits.yaml")
 WANTED_SCORE = 0.90
 NUM_PHASES = 5
 ENDED = ("Succeeded", "Failed")
-LOG = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phitune" / "demo.log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.registry and not options.kubeconfig:
         print("error: REGISTRY without KUBECONFIG; your own cluster takes both", file=sys.stderr)
         return 2
+    if options.registry and not Path(options.kubeconfig).is_file():
+        print(f"error: KUBECONFIG: there is no file {options.kubeconfig}", file=sys.stderr)
+        return 2
     os.chdir(REPOSITORY)
-    console = Console(LOG, NUM_PHASES)
+    console = Console(log_file(options), NUM_PHASES)
     place = choose_place(options, console)
     raise_on_signals()
     try:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Two options; the Makefile passes both by the environment."""
+    """The Makefile passes KUBECONFIG and REGISTRY by the environment."""
     made = argparse.ArgumentParser(prog="hack/demo", description=__doc__)
     made.add_argument(
         "--registry",
@@ -61,7 +63,20 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("KUBECONFIG"),
         help="your own cluster; only together with --registry (default: $KUBECONFIG)",
     )
+    made.add_argument(
+        "--state",
+        type=Path,
+        default=DEFAULT_STATE,
+        help="folder of the local cluster; each is another cluster (default: %(default)s)",
+    )
     return made
+
+
+def log_file(options: argparse.Namespace) -> Path:
+    """Where all output is kept as well. Demos that run at the same time have another folder each."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phitune"
+    is_default = options.state == DEFAULT_STATE or options.registry
+    return cache / ("demo.log" if is_default else f"demo-{options.state.name}.log")
 
 
 def choose_place(options: argparse.Namespace, console: Console) -> Place:
@@ -70,7 +85,7 @@ def choose_place(options: argparse.Namespace, console: Console) -> Place:
         return OwnCluster(options.kubeconfig, options.registry)
     if options.kubeconfig:
         console.say("KUBECONFIG is set and REGISTRY is not: that cluster is left alone, a local one is used.")
-    return LocalCluster()
+    return LocalCluster(options.state)
 
 
 def journey(console: Console, place: Place) -> None:

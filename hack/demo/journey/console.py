@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .signals import held_back
+
 INDENT = "  "
 QUIET_SECONDS = 20
 """After so long without a line from a command, the demo says that it still runs."""
@@ -70,6 +72,10 @@ class Console:
         fits = not prefix or len(text) <= self._width
         self._print(text if fits else text[: self._width - 3] + "...", text)
 
+    def close(self) -> None:
+        """Finish the log file."""
+        self._file.close()
+
     def stop_commands(self) -> None:
         """Stop whatever still runs, wherever an interruption came."""
         for command in self.commands:
@@ -99,26 +105,28 @@ class Command:
         self._console = console
         self._prefix = prefix
         self._result = tempfile.TemporaryFile("w+") if has_result else None  # noqa: SIM115 (lives as long as this)
-        self._process = subprocess.Popen(
-            self.argv,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=self._result or subprocess.PIPE,
-            stderr=subprocess.PIPE if has_result else subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        console.commands.append(self)
+        with held_back():  # Interrupted between these two, the demo would not know what it has started.
+            self._process = subprocess.Popen(
+                self.argv,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=self._result or subprocess.PIPE,
+                stderr=subprocess.PIPE if has_result else subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            console.commands.append(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         lines = self._process.stdout or self._process.stderr
         assert lines is not None, "one of them is a pipe"
-        for line in lines:
-            self.last_line, self.last_time = line.strip(), time.monotonic()
-            self._console.relay(line, self._prefix)
+        with lines:
+            for line in lines:
+                self.last_line, self.last_time = line.strip(), time.monotonic()
+                self._console.relay(line, self._prefix)
 
     def finished(self) -> bool:
         """True once the command has ended and its last line is out."""

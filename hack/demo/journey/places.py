@@ -10,9 +10,10 @@ from .images import REPOSITORY, Images, images_of, start_build
 from .kubectl import Kubectl
 
 CLUSTER = [sys.executable, str(REPOSITORY / "hack/cluster")]
-STATE = Path("/var/tmp/phitune-cluster/default")  # noqa: S108 (of hack/cluster's default cluster)
+DEFAULT_STATE = Path("/var/tmp/phitune-cluster/default")  # noqa: S108 (of hack/cluster's default cluster)
 NAMESPACE = "phitune-demo"
 JOB = "digits"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 TRAINING_OPERATOR = "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"
 
 
@@ -56,8 +57,16 @@ class LocalCluster:
     start_title = "Start a Kubernetes of two nodes, and bring the images to them"
     enforces = "restricted"
 
-    def __init__(self) -> None:
-        self._was_there = (STATE / "cluster.json").exists()
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._of_state = [] if state == DEFAULT_STATE else ["--state", str(state)]
+        self._was_there = self._is_there()
+
+    def _is_there(self) -> bool:
+        return (self._state / "cluster.json").exists()
+
+    def _hack_cluster(self, command: str, *args: str) -> list[str]:
+        return [*CLUSTER, command, *self._of_state, *args]
 
     def build(self, console: Console) -> Images:
         """Both at once: compiling takes the processors, the images mostly wait for network and disk."""
@@ -68,18 +77,17 @@ class LocalCluster:
 
     def start(self, console: Console, images: Images) -> None:
         """On a cluster that is up, this only looks whether all is well, and loads what is new."""
-        run_all(console, Command(console, [*CLUSTER, "up", "--nodes", "2"]))
-        run_all(
-            console, Command(console, [*CLUSTER, "load", images.operator.archive, images.trainer.archive])
-        )
+        run_all(console, Command(console, self._hack_cluster("up", "--nodes", "2")))
+        archives = [images.operator.archive, images.trainer.archive]
+        run_all(console, Command(console, self._hack_cluster("load", *archives)))
 
     def kubectl(self, namespace: str) -> Kubectl:
         """kubectl as built here."""
-        return Kubectl([str(STATE / "bin/kubectl")], str(STATE / "kubeconfig"), namespace)
+        return Kubectl([str(self._state / "bin/kubectl")], str(self._state / "kubeconfig"), namespace)
 
     def helm(self, *args: str) -> list[str]:
         """Helm as built here."""
-        return [str(STATE / "bin/helm"), "--kubeconfig", str(STATE / "kubeconfig"), *args]
+        return [str(self._state / "bin/helm"), "--kubeconfig", str(self._state / "kubeconfig"), *args]
 
     def volume(self, claim: str) -> str:
         """Behind every volume of the local cluster is a folder of this machine."""
@@ -89,18 +97,22 @@ class LocalCluster:
 
     def try_next(self, command: str) -> str:
         """Needs neither KUBECONFIG nor kubectl on the PATH."""
-        return f"python3 hack/cluster kubectl {command}"
+        return " ".join(["python3 hack/cluster kubectl", *self._of_state, command])
 
     def how_to_remove(self) -> str:
         """One command."""
-        return "make cluster-down"
+        return (
+            " ".join(["python3 hack/cluster down", *self._of_state])
+            if self._of_state
+            else "make cluster-down"
+        )
 
     def tidy_up(self, console: Console) -> None:
         """Take the cluster away, unless it was there before this run."""
         if not self._was_there:
-            run_all(console, Command(console, [*CLUSTER, "down"]))
+            run_all(console, Command(console, self._hack_cluster("down")))
             return
-        if not (STATE / "cluster.json").exists():
+        if not self._is_there():
             return  # it was, and somebody has taken it away since
         console.say(f"The cluster was up before this run and stays; to take it away: {self.how_to_remove()}")
         abandon_job(self.kubectl(NAMESPACE), console)
@@ -119,13 +131,24 @@ class OwnCluster:
         self._registry = registry
 
     def build(self, console: Console) -> Images:
-        """The images alone; kubectl and helm must be there."""
+        """The images alone, once it is clear that the cluster can run them."""
         for program in ("kubectl", "helm"):
             if not shutil.which(program):
                 raise DemoError(f"{program} is not on the PATH; the demo on your own cluster needs yours")
+        self._check_storage()
         images = start_build(console, "--push", self._registry)
         run_all(console, images)
         return images_of(images)
+
+    def _check_storage(self) -> None:
+        found = self.kubectl(NAMESPACE).get("storageclasses")
+        classes = [known["metadata"] for known in found["items"]] if found else []
+        if not any((known.get("annotations") or {}).get(DEFAULT_CLASS) == "true" for known in classes):
+            names = ", ".join(known["name"] for known in classes) or "none at all"
+            raise DemoError(
+                "the cluster has no default storage class, and the demo's volume names none. Mark one that "
+                f"offers ReadWriteMany volumes with the annotation {DEFAULT_CLASS}: there are {names}"
+            )
 
     def start(self, console: Console, images: Images) -> None:
         """Install the training-operator where its CRD is missing, from its own project's manifests."""
@@ -135,11 +158,18 @@ class OwnCluster:
             console.relay("the CRD pytorchjobs.kubeflow.org is there: the training-operator is left as it is")
             return
         console.relay(f"$ kubectl apply --server-side --kustomize '{TRAINING_OPERATOR}'")
-        for argv in (
-            ["apply", "--server-side", "--kustomize", TRAINING_OPERATOR],
-            ["rollout", "status", "deployment/training-operator", "--timeout", "3m"],
-        ):
-            run_all(console, Command(console, kubectl.argv(*argv)))
+        try:
+            for argv in (
+                ["apply", "--server-side", "--kustomize", TRAINING_OPERATOR],
+                ["rollout", "status", "deployment/training-operator", "--timeout", "3m"],
+            ):
+                run_all(console, Command(console, kubectl.argv(*argv)))
+        except DemoError as problem:
+            raise DemoError(
+                "the cluster has no PyTorchJob (CRD pytorchjobs.kubeflow.org), and Kubeflow's "
+                "training-operator 1.9 could not be installed from its project on GitHub, which takes git "
+                f"and network; why is above. Install it in your own way, then run this again\n{problem}"
+            ) from problem
 
     def kubectl(self, namespace: str) -> Kubectl:
         """The user's kubectl."""
@@ -155,11 +185,15 @@ class OwnCluster:
 
     def try_next(self, command: str) -> str:
         """With the KUBECONFIG of the demo."""
-        return f"kubectl {command}"
+        return f"kubectl --kubeconfig {self._kubeconfig} {command}"
 
     def how_to_remove(self) -> str:
         """Two commands; the CRD stays, and so does the training-operator."""
-        return f"kubectl delete namespace {NAMESPACE} && helm uninstall phitune -n phitune-system"
+        of_cluster = f"--kubeconfig {self._kubeconfig}"
+        return (
+            f"kubectl {of_cluster} delete namespace {NAMESPACE} && "
+            f"helm {of_cluster} uninstall phitune -n phitune-system"
+        )
 
     def tidy_up(self, console: Console) -> None:
         """Delete the job; what else was installed does no harm."""
@@ -170,6 +204,8 @@ class OwnCluster:
 def abandon_job(kubectl: Kubectl, console: Console) -> None:
     """Delete the job without waiting, if it got so far and the cluster still answers."""
     try:
+        if kubectl.get("crd", "finetunejobs.phitune.dev", "--request-timeout=10s") is None:
+            return
         kubectl("delete", "finetunejob", JOB, "--ignore-not-found", "--wait=false", "--request-timeout=10s")
     except DemoError as problem:
         console.say(str(problem))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +54,7 @@ def build(names: Sequence[str], *, tag: str | None, out: Path | None, registry: 
 
     Raises BuildError. Goes on in a new mount namespace, so nothing must have been started before.
     """
+    refuse_other_machines(platform.machine())
     if os.geteuid() != 0:
         raise BuildError("building images needs root: buildah and debootstrap mount file systems")
     if subprocess.run([ROOT / "hack" / "packages", *TOOLS], stdout=sys.stderr, check=False).returncode != 0:
@@ -62,6 +65,15 @@ def build(names: Sequence[str], *, tag: str | None, out: Path | None, registry: 
         built = [_build(opened, name, tag=tag, out=out, registry=registry) for name in names]
         _forget_old(opened)
     return built
+
+
+def refuse_other_machines(machine: str) -> None:
+    """Raise BuildError unless packages for this kind of machine are in the locks and named in the recipes."""
+    if machine != deps.MACHINE:
+        raise BuildError(
+            f"this machine is {machine}, and hack/images builds for {deps.MACHINE} only. "
+            "Build docker/*.Dockerfile with docker, or build on another machine"
+        )
 
 
 def _build(
@@ -96,7 +108,7 @@ def _build(
     if registry:
         reference = f"{registry.rstrip('/')}/{reference.removeprefix('localhost/')}"
         say(f"{name}: pushing {reference}")
-        store.buildah("push", "--quiet", image, f"docker://{reference}", doing=f"pushing {reference}")
+        push(store, image, reference)
     return Built(
         name=name,
         reference=reference,
@@ -105,6 +117,30 @@ def _build(
         seconds=round(time.monotonic() - began, 1),
         was_there=was_there,
     )
+
+
+def push(store: storage.Storage, image: str, reference: str) -> None:
+    """Push an image under a name. Raises BuildError; for what is wrong most often it says what to do."""
+    try:
+        store.buildah("push", "--quiet", image, f"docker://{reference}", doing=f"pushing {reference}")
+    except BuildError as error:
+        raise BuildError(f"{error}{advice(str(error), reference.partition('/')[0])}") from error
+
+
+def advice(complaint: str, registry: str) -> str:
+    """What to do about a registry's refusal, as a further line; empty where we know no better."""
+    if "server gave HTTP response to HTTPS client" in complaint:
+        return (
+            f"\n{registry} speaks plain HTTP. To allow that, write into "
+            f"/etc/containers/registries.conf.d/phitune.conf:\n"
+            f'  [[registry]]\n  location = "{registry}"\n  insecure = true\n'
+            "The nodes of the cluster need to be told as well, each runtime in its own way"
+        )
+    if re.search("authentication required|unauthorized|denied|forbidden", complaint, re.IGNORECASE):
+        return f"\nTo log in: buildah login {registry}"
+    if re.search("connection refused|no such host|i/o timeout|no route to host", complaint):
+        return f"\nNo registry answers at {registry}: is the name right, and is it reached from here?"
+    return ""
 
 
 def _content_key(dockerfile: Path, dependencies: str) -> str:

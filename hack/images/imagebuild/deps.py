@@ -13,8 +13,9 @@ from imagebuild.process import run, say
 from imagebuild.storage import Storage
 
 SITE_PACKAGES = f"usr/local/lib/python{base.PYTHON}/dist-packages"
+MACHINE = "x86_64"
 # Debian bookworm has glibc 2.36, so wheels may ask for that.
-PLATFORM = "x86_64-manylinux_2_36"
+PLATFORM = f"{MACHINE}-manylinux_2_36"
 
 
 def build(storage: Storage, image: str) -> str:

@@ -42,11 +42,17 @@ def test_the_proxy_tells_pods_from_others_by_the_clusters_subnet():
 
 def test_the_runtimes_configuration_is_toml_that_names_what_is_ours():
     text = nodes.containerd_config(
-        Path("/networks"), Path("/plugins"), Path("/usr/sbin/runc"), "localhost/pause:1"
+        Path("/networks"),
+        Path("/plugins"),
+        Path("/usr/sbin/runc"),
+        "localhost/pause:1",
+        Path("/registries"),
     )
     config = tomllib.loads(text)
     runtime = config["plugins"]["io.containerd.cri.v1.runtime"]
     assert config["version"] == 3
+    images = config["plugins"]["io.containerd.cri.v1.images"]
+    assert images["registry"] == {"config_path": "/registries"}
     assert runtime["cni"] == {"bin_dirs": ["/plugins"], "conf_dir": "/networks"}
     assert runtime["containerd"]["runtimes"]["runc"]["options"]["BinaryName"] == "/usr/sbin/runc"
     assert config["plugins"]["io.containerd.cri.v1.images"]["pinned_images"] == {
