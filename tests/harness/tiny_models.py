@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from phitune_trainer.init_model import random_weight, rope_factors
+from phitune_trainer.init_model import full_config, random_weight, rope_factors
 from phitune_trainer.model import ModelConfig, Phi3V, Sample, VisionConfig
+from phitune_trainer.model.flash import why_not
 from phitune_trainer.model.inputs import IGNORED
 
 CROP = 28
@@ -45,6 +46,22 @@ def small_model(*, attention: str = "sdpa", seed: int = 0, **config: int) -> Phi
     return model
 
 
+def published_positions_model() -> Phi3V:
+    """One small layer with the published width of a head, border of 4096 tokens and longest context."""
+    config = dataclasses.replace(
+        full_config(),
+        vocab_size=48,
+        num_layers=1,
+        num_heads=1,
+        hidden_size=96,
+        intermediate_size=32,
+        vision=small_config().vision,
+    )
+    model = Phi3V(config)
+    model.load_state_dict({name: random_weight(name, x.shape, 0) for name, x in model.state_dict().items()})
+    return model
+
+
 def picture(rows: int = 1, columns: int = 1, *, seed: int = 0) -> torch.Tensor:
     """A picture of rows x columns crops of noise, as the processor returns it."""
     generator = torch.Generator().manual_seed(seed)
@@ -76,6 +93,16 @@ def without_vision_training(model: Phi3V) -> Phi3V:
     """The same model, its vision part frozen."""
     model.model.vision_embed_tokens.requires_grad_(False)
     return model
+
+
+def gpu_with_flash() -> torch.device:
+    """A GPU on which flash attention runs; skips the test without one."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    device = torch.device("cuda", 0)
+    if reason := why_not(device, torch.bfloat16):
+        pytest.skip(f"flash attention cannot run: {reason}")
+    return device
 
 
 def published_folder() -> Path:

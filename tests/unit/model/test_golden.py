@@ -4,6 +4,7 @@ The two large cases take half a minute; they run with the whole command in the i
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,13 +59,41 @@ def test_a_case_with_other_numbers_fails_and_says_which(tmp_path: Path, check: C
     assert lines[0].endswith("(beyond: loss, grad_norms)")
 
 
-def test_a_case_that_cannot_run_fails_and_the_others_still_run(tmp_path: Path, check: Check) -> None:
-    (tmp_path / "a-broken.json").write_text("{}")
-    (tmp_path / "text-only.json").write_bytes((CASES / "text-only.json").read_bytes())
+def edited(**changes: object) -> str:
+    case = json.loads((CASES / "text-only.json").read_text())
+    return json.dumps({key: value for key, value in {**case, **changes}.items() if value != "left out"})
+
+
+def test_cases_that_cannot_run_fail_and_the_others_still_run(tmp_path: Path, check: Check) -> None:
+    wrong = {
+        "a list": ("[]", "a case is a JSON object, not list"),
+        "answer only": (edited(answer_tokens=18), "answer_tokens is 18, of 18 tokens"),
+        "no json": ("{", "Expecting property name"),
+        "no keys": (edited(loss="left out", answer=None), "it has no answer, loss"),
+        "no pixels": (
+            edited(images=[[1, 40, 30]]),
+            "it has no image_sizes, pixel_values_shape, pixel_samples",
+        ),
+        "too few": (edited(logits_logsumexp=[10.6]), r"shape \[1\] for \[7\]"),
+    }
+    for name, (text, _) in wrong.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "text-only.json").write_text(edited(all_logsumexp_mean="left out"))
     passed, lines = check(tmp_path)
     assert not passed
-    assert lines[0].startswith("FAIL a-broken: could not run")
-    assert lines[1].startswith("ok   text-only")
+    assert len(lines) == len(wrong) + 1
+    for line, (name, (_, reason)) in zip(lines, wrong.items(), strict=False):
+        assert re.match(rf"FAIL {name}: could not run: \w+: .*{reason}", line), line
+    assert lines[-1].startswith("ok   whole/text-only: ids 0, image_sizes 0, pixels 0, ")
+
+
+def test_what_only_one_side_has_is_a_deviation(tmp_path: Path, check: Check) -> None:
+    case = edited(num_img_tokens=[1], loss=float("nan"), grad_norm={"lm_head.weight": 1.0})
+    (tmp_path / "case.json").write_text(case)
+    passed, lines = check(tmp_path)
+    assert not passed
+    assert lines[0].endswith("(beyond: ids, loss, grad_norms)")
 
 
 def test_a_folder_without_a_case_fails(tmp_path: Path, check: Check) -> None:

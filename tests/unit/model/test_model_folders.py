@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from harness.tiny_models import small_config, small_model
 from phitune_trainer.model import ModelConfig, ModelFilesError, load_model, save_model
-from phitune_trainer.model.files import COMPANIONS, INDEX
+from phitune_trainer.model.files import COMPANIONS, INDEX, read_header
 from phitune_trainer.model.load import check_model
+from phitune_trainer.model.read import read_tensors
 from phitune_trainer.model.save import write_shards
 from phitune_trainer.tokenizer import write_json
 
@@ -36,6 +38,9 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return shutil.copytree(saved, tmp_path / "model")
 
 
+EMBEDDING = "model.embed_tokens.weight"
+
+
 def load(folder: Path, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
     return load_model(folder, dtype=dtype, attention="sdpa").state_dict()
 
@@ -51,6 +56,7 @@ def test_what_is_loaded_and_saved_again_is_the_same_to_the_bit(folder: Path, tmp
     (folder / "optimizer.pt").write_text("does not belong to a model folder")
     again = tmp_path / "again"
     save_model(load_model(folder, dtype=torch.bfloat16, attention="sdpa"), again, source=folder)
+    assert {"configuration_phi3_v.py", "modeling_phi3_v.py", "processing_phi3_v.py"} < set(COMPANIONS)
     assert [path.name for path in shards(again)] == ["model-00001-of-00001.safetensors"]
     before = {name: tensor for path in shards(folder) for name, tensor in load_file(path).items()}
     after = load_file(shards(again)[0])
@@ -61,6 +67,43 @@ def test_what_is_loaded_and_saved_again_is_the_same_to_the_bit(folder: Path, tmp
     for name in COMPANIONS:
         assert (again / name).read_bytes() == (folder / name).read_bytes()
     assert {path.name for path in again.iterdir()} == {*COMPANIONS, INDEX, shards(again)[0].name}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_every_bit_pattern_survives_a_round_trip(dtype: torch.dtype, tmp_path: Path) -> None:
+    # Random bits: also infinities, both zeros, the smallest numbers, and what is no number at all.
+    model = small_model().to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    expected = {}
+    for name, parameter in model.state_dict().items():
+        bits = torch.randint(0, 256, (parameter.nbytes,), dtype=torch.uint8, generator=generator)
+        expected[name] = bits.view(dtype).view(parameter.shape)
+    model.load_state_dict(expected, assign=True)
+    write_json(tmp_path / "config.json", small_config().to_published(dtype=str(dtype)[len("torch.") :]))
+    save_model(model, tmp_path / "saved", source=tmp_path)
+    for name, tensor in load(tmp_path / "saved", dtype).items():
+        assert torch.equal(tensor.flatten().view(torch.uint8), expected[name].flatten().view(torch.uint8))
+
+
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+def test_the_configuration_names_the_dtype_of_the_weights(key: str, folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["torch_dtype"]
+    write_json(folder / "config.json", {**config, key: "bfloat16", "kept": [1]})
+    model = load_model(folder, dtype=torch.float16, attention="sdpa")
+    save_model(model, tmp_path / "half", source=folder)
+    saved = json.loads((tmp_path / "half" / "config.json").read_text())
+    assert saved == {**config, key: "float16", "kept": [1]}
+    assert {entry.dtype for path in shards(tmp_path / "half") for entry in read_header(path).values()} == {
+        "F16"
+    }
+
+
+def test_saved_files_say_that_they_are_pytorchs(folder: Path) -> None:
+    # The published remote code's library refuses weights without this mark.
+    for path in shards(folder):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
 
 
 def test_clips_unused_layer_and_norm_survive(folder: Path, tmp_path: Path) -> None:
@@ -85,6 +128,13 @@ def test_weights_are_converted_to_the_dtype_asked_for_and_keep_no_file_open(fold
     for path in shards(folder):
         path.write_bytes(b"\0" * path.stat().st_size)
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_a_file_that_shrinks_after_it_was_checked_is_named(folder: Path) -> None:
+    entries = read_header(shards(folder)[1])
+    cut_short(folder)
+    with pytest.raises(ModelFilesError, match=r"00002-of-00003\.safetensors: cannot be read: it ends before"):
+        read_tensors(shards(folder)[1], entries, dtype=torch.bfloat16)
 
 
 def test_one_file_without_an_index_loads_too(folder: Path) -> None:
@@ -115,6 +165,21 @@ def change(rename: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path]
     return apply
 
 
+def edit_header(**changes: object) -> Callable[[Path], None]:
+    """Change what the header of the first file says of its first weight; the file keeps its length."""
+
+    def apply(folder: Path) -> None:
+        path = shards(folder)[0]
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        header[EMBEDDING].update(changes)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+    return apply
+
+
 def only_pickle(folder: Path) -> None:
     for path in [*shards(folder), folder / INDEX]:
         path.unlink()
@@ -127,9 +192,6 @@ def edit_config(**changes: object) -> Callable[[Path], None]:
         write_json(folder / "config.json", {**config, **changes})
 
     return apply
-
-
-EMBEDDING = "model.embed_tokens.weight"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +213,9 @@ EMBEDDING = "model.embed_tokens.weight"
         pytest.param(edit_config(hidden_size=33), "hidden_size: must be an even multiple", id="odd size"),
         pytest.param(edit_config(hidden_size=64), "short_factor: must be 16 positive", id="too few factors"),
         pytest.param(
-            edit_config(embd_layer={"hd_transform_order": "glb_sub"}), "hd_transform_order: must be", id="3.0"
+            edit_config(embd_layer={"hd_transform_order": "glb_sub"}),
+            "hd_transform_order: must be",
+            id="order",
         ),
         pytest.param(only_pickle, r"pytorch_model\.bin is a pickle", id="only a pickle"),
         pytest.param(
@@ -178,6 +242,26 @@ EMBEDDING = "model.embed_tokens.weight"
             r"has shape \(47, 32\), expected \(48, 32\)",
             id="tensor of another shape",
         ),
+        pytest.param(
+            change(lambda t: t.update({EMBEDDING: torch.zeros(48, 32, dtype=torch.int8)})),
+            rf"{EMBEDDING} in .*00001-of.* has dtype I8, expected BF16, F16, F32",
+            id="tensor of another dtype",
+        ),
+        pytest.param(
+            edit_header(dtype="F32"),
+            rf"{EMBEDDING} in .*00001-of.* has 3072 bytes, expected 6144",
+            id="a header that contradicts itself",
+        ),
+        pytest.param(
+            edit_header(data_offsets=[0]),
+            r"00001-of-00003\.safetensors: not a safetensors",
+            id="half a place",
+        ),
+        pytest.param(
+            edit_config(sliding_window=1023),
+            r"sliding_window: must be at least max_position_embeddings \(1024\), got 1023",
+            id="a window narrower than the context",
+        ),
     ],
 )
 def test_a_folder_that_is_wrong_is_refused_by_name(
@@ -187,6 +271,17 @@ def test_a_folder_that_is_wrong_is_refused_by_name(
     for read in (check_model, load):
         with pytest.raises(ModelFilesError, match=message):
             read(folder)
+
+
+def test_a_checkpoint_of_phi_3_vision_loads_with_the_same_code(folder: Path) -> None:
+    # Its configuration lacks two keys of 3.5 that are zero there; its window is as long as its context.
+    config = json.loads((folder / "config.json").read_text())
+    for key in ("embd_pdrop", "resid_pdrop"):
+        del config[key]
+    expected = load(folder)
+    write_json(folder / "config.json", {**config, "_name_or_path": "Phi-3-vision-128k-instruct"})
+    edit_config(sliding_window=config["max_position_embeddings"])(folder)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load(folder).items())
 
 
 def test_a_configuration_survives_writing_and_reading(tmp_path: Path) -> None:

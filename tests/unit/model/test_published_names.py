@@ -49,7 +49,9 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 def test_full_size_has_the_592_published_tensors_and_no_other() -> None:
     with torch.device("meta"):
-        state = Phi3V(full_config()).state_dict()
+        state = Phi3V(full_config()).to(torch.bfloat16).state_dict()
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == published_shapes()
     assert len(state) == 592
     assert sum(tensor.numel() for tensor in state.values()) == 4_146_621_440
+    assert sum(tensor.nbytes for tensor in state.values()) == 8_293_242_880

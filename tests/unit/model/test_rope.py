@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from harness.tiny_models import small_config
+from phitune_trainer.model.inputs import Segment
 from phitune_trainer.model.rope import LongRope, rotate
 
 
 @pytest.mark.parametrize(("length", "factors"), [(64, "short_factor"), (65, "long_factor")])
 def test_each_frequency_is_divided_by_its_factor_and_the_tables_are_scaled(length: int, factors: str) -> None:
     config = small_config(original_max=64, max_positions=1024)
-    cos, sin = LongRope(config).tables([length], device=torch.device("cpu"), dtype=torch.float32)
+    cos, sin = LongRope(config).tables([Segment(length)], device=torch.device("cpu"), dtype=torch.float32)
     scale = math.sqrt(1 + math.log(16) / math.log(64))
     for pair in (0, 3, 7):
         angle = 50 / (getattr(config, factors)[pair] * 10000 ** (2 * pair / 16))
@@ -23,16 +24,16 @@ def test_each_frequency_is_divided_by_its_factor_and_the_tables_are_scaled(lengt
 
 def test_the_published_context_scales_by_1_1902() -> None:
     config = small_config(original_max=4096, max_positions=131072)
-    cos, _ = LongRope(config).tables([1], device=torch.device("cpu"), dtype=torch.float32)
+    cos, _ = LongRope(config).tables([Segment(1)], device=torch.device("cpu"), dtype=torch.float32)
     assert cos[0, 0].item() == pytest.approx(1.1902, abs=1e-4)
 
 
 def test_every_segment_starts_at_position_zero() -> None:
     rope = LongRope(small_config())
     tables = {"device": torch.device("cpu"), "dtype": torch.float32}
-    cos, _ = rope.tables([3, 70, 3], **tables)
+    cos, _ = rope.tables([Segment(3), Segment(70), Segment(3)], **tables)
     assert torch.equal(cos[:3], cos[-3:])
-    assert torch.equal(cos[:3], rope.tables([3], **tables)[0])
+    assert torch.equal(cos[:3], rope.tables([Segment(3)], **tables)[0])
 
 
 def test_a_head_is_turned_in_pairs_one_half_apart() -> None:

@@ -3,18 +3,21 @@
 from phitune_trainer.model.config import ModelConfig, VisionConfig
 from phitune_trainer.model.errors import ModelFilesError
 from phitune_trainer.model.generate import generate
-from phitune_trainer.model.inputs import Batch, Sample, collate
+from phitune_trainer.model.inputs import Batch, Branch, Sample, collate
+from phitune_trainer.model.likelihood import choice_log_probabilities
 from phitune_trainer.model.load import load_model
 from phitune_trainer.model.phi3v import Phi3V
 from phitune_trainer.model.save import save_model
 
 __all__ = [
     "Batch",
+    "Branch",
     "ModelConfig",
     "ModelFilesError",
     "Phi3V",
     "Sample",
     "VisionConfig",
+    "choice_log_probabilities",
     "collate",
     "generate",
     "load_model",

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from phitune_trainer.model.attention import Kernel
 from phitune_trainer.model.config import VisionConfig
+from phitune_trainer.model.embedding import empty_embedding
 
 LAYER_NORM_EPS = 1e-5
 
@@ -23,7 +24,7 @@ class Embeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
         )
-        self.position_embedding = nn.Embedding(config.side**2 + 1, config.hidden_size)
+        self.position_embedding = empty_embedding(config.side**2 + 1, config.hidden_size)
 
     def forward(self, crops: Tensor) -> Tensor:
         """(N, 3, image_size, image_size) -> (N, 1 + patches, hidden)."""
@@ -51,7 +52,7 @@ class SelfAttention(nn.Module):
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out: Tensor = self.out_proj(self.kernel(query, key, value, False).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(self.kernel(query, key, value).transpose(1, 2).flatten(2))
         return out
 
 

@@ -229,6 +229,9 @@ def _unsupported(published: dict[str, Any]) -> list[str]:
         value = holder.get(name) if isinstance(holder, dict) else None
         if value not in allowed:
             found.append(f"{key}: must be {allowed[0]!r} (Phi-3.5-vision), got {value!r}")
+    window, longest = published.get("sliding_window"), published.get("max_position_embeddings")
+    if isinstance(window, int) and isinstance(longest, int) and window < longest:
+        found.append(f"sliding_window: must be at least max_position_embeddings ({longest}), got {window}")
     return found
 
 

@@ -19,6 +19,9 @@ COMPANIONS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "tokenizer.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "LICENSE",
     "configuration_phi3_v.py",
     "modeling_phi3_v.py",
     "processing_phi3_v.py",
@@ -39,6 +42,10 @@ class TensorEntry:
     dtype: str
     """Such as "BF16"."""
     shape: tuple[int, ...]
+    start: int
+    """Offset of its first byte in the file."""
+    end: int
+    """Offset after its last byte in the file."""
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -53,16 +60,19 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 raise ValueError("it does not start with the length of a header")
             header = json.loads(file.read(length).decode())
         actual = path.stat().st_size
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+        first = 8 + length
         tensors = {
-            name: TensorEntry(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()
+            name: TensorEntry(
+                entry["dtype"], tuple(entry["shape"]), *(first + int(end) for end in entry["data_offsets"])
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
         }
     except FileNotFoundError as error:
         raise ModelFilesError(f"{path}: not found, but the folder's index names it; copy it again") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ModelFilesError(f"{path}: not a safetensors file: {error}; copy it again") from error
-    if actual != 8 + length + end:
-        expected = 8 + length + end
+    expected = max((entry.end for entry in tensors.values()), default=first)
+    if actual != expected:
         raise ModelFilesError(f"{path}: {actual} bytes, expected {expected} by its header; copy it again")
     return tensors

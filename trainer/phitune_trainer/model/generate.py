@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phitune_trainer.model.attention import PackedAttention
-from phitune_trainer.model.inputs import Sample, collate
+from phitune_trainer.model.inputs import Sample, Segment, collate
 from phitune_trainer.model.phi3v import Phi3V
 
 
@@ -23,8 +22,9 @@ def generate(
     """The most likely continuation of each sample: its tokens up to the first of `eos_ids`, which is left
     out.
 
-    Labels of the samples are not looked at. The model is in evaluation mode meanwhile.
+    Labels of the samples are not looked at; none has branches. The model is in evaluation mode meanwhile.
     """
+    assert not any(sample.branches for sample in samples)
     if not samples or max_new_tokens < 1:
         return [[] for _ in samples]
     was_training = model.training
@@ -43,10 +43,11 @@ class _Decoding:
         weight = model.lm_head.weight
         batch = collate(samples).to(weight.device)
         self.model = model
-        self.prompts = torch.split(model.model.embed(batch), list(batch.lengths))  # each (tokens, hidden)
-        self.lengths = torch.tensor(batch.lengths, device=weight.device)  # tokens in the cache
+        lengths = [sample.num_tokens for sample in samples]
+        self.prompts = torch.split(model.model.embed(batch), lengths)  # each (tokens, hidden)
+        self.lengths = torch.tensor(lengths, device=weight.device)  # tokens in the cache
         self.answers: list[list[int]] = [[] for _ in samples]
-        capacity = max(batch.lengths) + max_new_tokens
+        capacity = max(lengths) + max_new_tokens
         shape = (config.num_layers, len(samples), config.num_heads, capacity, config.head_dim)
         dtype = self.prompts[0].dtype
         self.keys = torch.zeros(shape, dtype=dtype, device=weight.device)
@@ -82,7 +83,9 @@ class _Decoding:
             answer = torch.tensor(self.answers[row], dtype=torch.int64, device=self.lengths.device)
             wholes.append(torch.cat([self.prompts[row], embed(answer)]))
         lengths = [len(whole) for whole in wholes]
-        packed = PackedAttention(lengths, self.model.kernel)
+        segments = [Segment(length) for length in lengths]
+        x = torch.cat(wholes)
+        packed = self.model.pack(segments, x)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             for row, keys, values in zip(
@@ -92,8 +95,7 @@ class _Decoding:
                 self.values[layer, row, :, : len(values)] = values.transpose(0, 1)
             return packed(layer, query, key, value)
 
-        x = torch.cat(wholes)
-        cos, sin = self.model.rope.tables(lengths, device=x.device, dtype=x.dtype)
+        cos, sin = self.model.rope.tables(segments, device=x.device, dtype=x.dtype)
         ends = torch.tensor(lengths, device=x.device).cumsum(0) - 1
         return self.model.model.run(x, cos, sin, attend)[ends]
 

@@ -1,15 +1,15 @@
-"""Reading a model folder: everything is checked by the headers before the first weight is read."""
+"""Opening a model folder: everything is checked by the headers before the first weight is read."""
 
+import math
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from phitune_trainer.model.config import ModelConfig, read_json
 from phitune_trainer.model.errors import ModelFilesError
 from phitune_trainer.model.files import INDEX, SINGLE, TensorEntry, read_header
 from phitune_trainer.model.phi3v import Phi3V
+from phitune_trainer.model.read import STORED, read_tensors
 
 _SHOWN = 5
 
@@ -17,17 +17,16 @@ _SHOWN = 5
 def load_model(folder: Path, *, dtype: torch.dtype, attention: str) -> Phi3V:
     """Build the model of a folder with its weights, converted to `dtype`, on the CPU.
 
-    Reads safetensors files only, each once, and holds no more than one tensor beside the model itself.
-    `attention` is a name in `attention.KERNELS`; another one is a ValueError. Raises ModelFilesError that
+    Reads safetensors files only, each once, and holds no more than a few tensors beside the model itself.
+    `attention` is a name in `kernels.ATTENTIONS`; another one is a ValueError. Raises ModelFilesError that
     names what is missing, foreign or cut short, and what was expected.
     """
     model, headers = _check(folder, attention)
-    weights: dict[str, Tensor] = {}
-    for path, tensors in headers.items():
-        with safe_open(path, framework="pt") as file:
-            for name in tensors:
-                # A copy also where the dtype is right: what safetensors returns is a view of the mapped file.
-                weights[name] = file.get_tensor(name).to(dtype, copy=True)
+    weights = {
+        name: tensor
+        for path, tensors in headers.items()
+        for name, tensor in read_tensors(path, tensors, dtype=dtype).items()
+    }
     model.load_state_dict(weights, strict=True, assign=True)
     return model
 
@@ -90,6 +89,15 @@ def check_tensors(
                 problems.append(f"{path.name} holds {name}, which this model does not have")
             elif entry.shape != expected[name]:
                 problems.append(f"{name} in {path.name} has shape {entry.shape}, expected {expected[name]}")
+            elif entry.dtype not in STORED:
+                problems.append(
+                    f"{name} in {path.name} has dtype {entry.dtype}, expected {', '.join(STORED)}"
+                )
+            elif entry.end - entry.start != math.prod(entry.shape) * STORED[entry.dtype].itemsize:
+                problems.append(
+                    f"{name} in {path.name} has {entry.end - entry.start} bytes, expected "
+                    f"{math.prod(entry.shape) * STORED[entry.dtype].itemsize}"
+                )
     problems += [f"{name} {shape} is in no file" for name, shape in expected.items() if name not in found]
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from phitune_trainer.model.attention import Attend, PackedAttention, kernel_named
+from phitune_trainer.model.attention import Attend
 from phitune_trainer.model.config import ModelConfig
+from phitune_trainer.model.embedding import empty_embedding
 from phitune_trainer.model.inputs import Batch
+from phitune_trainer.model.kernels import attention_named
 from phitune_trainer.model.language import DecoderLayer, RMSNorm
 from phitune_trainer.model.rope import LongRope
 from phitune_trainer.model.vision import VisionEmbedding
@@ -21,8 +23,8 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig, attention: str) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.vision_embed_tokens = VisionEmbedding(config, kernel_named(attention))
+        self.embed_tokens = empty_embedding(config.vocab_size, config.hidden_size)
+        self.vision_embed_tokens = VisionEmbedding(config, attention_named(attention).crops)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.gradient_checkpointing = False
@@ -33,10 +35,11 @@ class Backbone(nn.Module):
         if not batch.pictures:
             return text + self._unseen_picture() if torch.is_grad_enabled() else text
         pictures = self.vision_embed_tokens(batch.pictures)
-        assert len(pictures) == len(batch.picture_positions), (
-            f"{len(batch.picture_positions)} places for {len(pictures)} picture tokens"
+        assert len(pictures) == batch.num_picture_tokens, (
+            f"{batch.num_picture_tokens} places for {len(pictures)} picture tokens"
         )
-        return text.index_copy(0, batch.picture_positions, pictures.to(text.dtype))
+        rows = pictures.to(text.dtype)[batch.picture_rows]
+        return text.index_copy(0, batch.picture_positions, rows)
 
     def run(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """Embeddings (T, hidden) through all layers and the last norm."""
@@ -65,7 +68,7 @@ class Backbone(nn.Module):
 
 
 class Phi3V(nn.Module):
-    """The whole model. `attention` is a name in `attention.KERNELS`."""
+    """The whole model. `attention` is a name in `kernels.ATTENTIONS`."""
 
     def __init__(self, config: ModelConfig, *, attention: str = "sdpa") -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Phi3V(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.model_config = config
         self.rope = LongRope(config)
-        self.kernel = kernel_named(attention)
+        self.pack = attention_named(attention).row
 
     def forward(self, batch: Batch) -> Tensor:
         """Sum, not mean, of the cross entropy over the labelled tokens of the batch: a float32 scalar.
@@ -92,8 +95,8 @@ class Phi3V(nn.Module):
     def hidden_states(self, batch: Batch) -> Tensor:
         """Output of the last norm at every position of the packed row, (T, hidden)."""
         x = self.model.embed(batch)
-        cos, sin = self.rope.tables(batch.lengths, device=x.device, dtype=x.dtype)
-        return self.model.run(x, cos, sin, PackedAttention(batch.lengths, self.kernel))
+        cos, sin = self.rope.tables(batch.segments, device=x.device, dtype=x.dtype)
+        return self.model.run(x, cos, sin, self.pack(batch.segments, x))
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute the activations of each layer in the backward pass instead of keeping them."""

@@ -18,12 +18,20 @@ def crops_of(picture: Tensor, crop_size: int) -> Tensor:
     The first crop is the whole picture, bicubic without antialiasing as published; then the crops by rows.
     float32.
     """
-    mean, std = (torch.tensor(x, device=picture.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
-    pixels = (picture.permute(2, 0, 1).float() / 255 - mean) / std
-    whole = functional.interpolate(pixels[None], size=(crop_size, crop_size), mode="bicubic")
+    pixels = normalize(picture)
     rows, columns = grid_of(picture, crop_size)
-    crops = pixels.reshape(3, rows, crop_size, columns, crop_size).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    return torch.cat([whole, crops])
+    crops = pixels.new_empty(1 + rows * columns, 3, crop_size, crop_size)
+    crops[0] = functional.interpolate(pixels[None], size=(crop_size, crop_size), mode="bicubic")[0]
+    parts = pixels.view(3, rows, crop_size, columns, crop_size).permute(1, 3, 0, 2, 4)
+    crops[1:].view_as(parts).copy_(parts)
+    return crops
+
+
+def normalize(picture: Tensor) -> Tensor:
+    """Bytes (H, W, 3) -> (3, H, W) float32, by CLIP's mean and deviation of each channel."""
+    # Numbers rather than tensors of three: those would have to be copied to the device, which waits for it.
+    channels = zip(picture.unbind(-1), CLIP_MEAN, CLIP_STD, strict=True)
+    return torch.stack([channel.float().div_(255).sub_(mean).div_(std) for channel, mean, std in channels])
 
 
 def grid_of(picture: Tensor, crop_size: int) -> tuple[int, int]:

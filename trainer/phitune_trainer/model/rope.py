@@ -1,8 +1,8 @@
 """Rotary positions with the long-context factors of Phi-3 ("LongRoPE", type "su").
 
 A sequence of more than `original_max_positions` tokens uses the long factors for all of its positions, a
-shorter one the short factors. Segments that are packed into one row are separate sequences: each starts at
-position 0 and chooses its factors by its own length.
+shorter one the short factors. Segments that are packed into one row are separate: each starts at position 0
+and chooses its factors by the length of its own sequences. Branches of a segment go on from its prefix.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from phitune_trainer.model.config import ModelConfig
+from phitune_trainer.model.inputs import Segment
 
 
 class LongRope:
@@ -37,12 +38,13 @@ class LongRope:
         return length > self._original_max
 
     def tables(
-        self, lengths: Sequence[int], *, device: torch.device, dtype: torch.dtype
+        self, segments: Sequence[Segment], *, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each (T, head_dim), for segments of these lengths (tokens) in one packed row."""
-        positions = torch.cat([torch.arange(length) for length in lengths] or [torch.arange(0)])
-        is_long = torch.tensor([self.is_long(length) for length in lengths], dtype=torch.bool)
-        is_long = is_long.repeat_interleave(torch.tensor(lengths, dtype=torch.int64))
+        """Cosine and sine, each (T, head_dim), for the segments of one packed row."""
+        positions = torch.cat([torch.arange(0), *(_positions(segment) for segment in segments)])
+        is_long = torch.tensor([self.is_long(segment.longest) for segment in segments], dtype=torch.bool)
+        lengths = torch.tensor([segment.length for segment in segments], dtype=torch.int64)
+        is_long = is_long.repeat_interleave(lengths, output_size=len(positions))
         return self.tables_at(positions.to(device), is_long.to(device), dtype=dtype)
 
     def tables_at(self, positions: Tensor, is_long: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -51,6 +53,12 @@ class LongRope:
         angles = positions[:, None].float() * frequencies
         angles = torch.cat([angles, angles], dim=-1)
         return (angles.cos() * self._scale).to(dtype), (angles.sin() * self._scale).to(dtype)
+
+
+def _positions(segment: Segment) -> Tensor:
+    """Positions (T,) of the tokens of a segment in their sequences."""
+    ends = [segment.prefix + length for length in segment.branches]
+    return torch.cat([torch.arange(segment.prefix), *(torch.arange(segment.prefix, end) for end in ends)])
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from phitune_trainer.model.config import read_json
 from phitune_trainer.model.files import COMPANIONS, INDEX
 from phitune_trainer.model.phi3v import Phi3V
 
@@ -22,13 +23,23 @@ def ignore(path: Path) -> None:
 def save_model(model: Phi3V, folder: Path, *, source: Path) -> None:
     """Write weights, index and the configuration, tokenizer and processor files of `source` into `folder`.
 
-    The weights keep their dtype, bit for bit. The folder is not complete before this returns: write to a name
-    aside and rename.
+    The weights keep their dtype, bit for bit, and `config.json` names it: readers load in the dtype that it
+    names. The folder is not complete before this returns: write to a name aside and rename.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = model.state_dict()
     write_shards(folder, {name: tensor.nbytes for name, tensor in tensors.items()}, tensors.__getitem__)
     copy_companions(source, folder)
+    _name_dtype(folder / "config.json", str(model.lm_head.weight.dtype).removeprefix("torch."))
+
+
+def _name_dtype(path: Path, dtype: str) -> None:
+    """Let a configuration name this dtype; one that does is left as it is, to the byte."""
+    config = read_json(path)
+    key = "dtype" if "dtype" in config else "torch_dtype"  # its name since transformers 4.56, and before
+    if config.get(key) != dtype:
+        text = json.dumps({**config, key: dtype}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def copy_companions(source: Path, folder: Path) -> None:
