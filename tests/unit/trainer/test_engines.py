@@ -14,6 +14,7 @@ from phitune_trainer.data.sampler import split, step_indices
 from phitune_trainer.engine.world import World
 
 LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0, "vision": False}}
+LORA_WITH_VISION = {"method": "lora", "lora": {**LORA["lora"], "vision": True}}  # type: ignore[dict-item]
 
 
 def two_steps(config: TrainConfig) -> Callable[[World], tuple[list[float], list[float], dict[str, Any]]]:
@@ -75,7 +76,14 @@ def reference(config: TrainConfig, in_ranks: Any) -> tuple[list[float], list[flo
     return result
 
 
-@pytest.mark.parametrize("method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="data-parallel")])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param({}, id="zero2"),
+        pytest.param(LORA, id="adapters"),
+        pytest.param(LORA_WITH_VISION, id="adapters-on-vision-too"),
+    ],
+)
 def test_any_split_over_ranks_and_passes_equals_one_plain_process(
     method: dict[str, Any], make_config: Any, in_ranks: Any
 ) -> None:

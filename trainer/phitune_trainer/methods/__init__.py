@@ -24,12 +24,20 @@ class Method:
 
 
 def prepare_method(model: Phi3V, config: TrainConfig) -> Method:
-    """Choose the trained parameters of `model`, in place. UserError for what cannot be trained this way."""
+    """Choose the trained parameters of `model`, in place. UserError for what cannot be trained this way.
+
+    With method qlora the weights are quantised when the model is next moved to a device.
+    """
     if config.method == "full":
         return Method(model, None, train_all(model, freeze_vision=config.freeze_vision))
-    if config.method == "lora" and config.lora is not None:
-        from phitune_trainer.methods.lora import add_adapters  # here, because PEFT takes seconds to import
+    if config.lora is None:
+        raise UserError(f"lora: needed with method {config.method}")
+    from phitune_trainer.methods.lora import add_adapters  # here, because PEFT takes seconds to import
 
-        peft_model, summary = add_adapters(model, config.lora, seed=config.training.seed)
-        return Method(model, peft_model, summary)
-    raise UserError(f"method: {config.method} is not available in this version; use full or lora")
+    beside = ""
+    if config.method == "qlora":
+        from phitune_trainer.methods.qlora import quantize  # here, because bitsandbytes does, too
+
+        beside = f"{len(quantize(model))} linears of the language model in 4 bits (NF4); "
+    peft_model, summary = add_adapters(model, config.lora, seed=config.training.seed)
+    return Method(model, peft_model, beside + summary)

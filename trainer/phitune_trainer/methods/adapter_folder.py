@@ -1,0 +1,32 @@
+"""A folder of adapters in PEFT's layout, which also says whether they belong beside 4-bit weights.
+
+PEFT's own files do not say it, and beside weights that are not quantised the same adapters are another model.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from phitune_trainer.errors import UserError
+
+_ABOUT: Final = "phitune.json"
+
+
+def save_adapter(peft_model: Any, folder: Path, method: str) -> None:
+    """Write the adapters of a model that was trained by `method`."""
+    peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / _ABOUT).write_text(json.dumps({"version": 1, "method": method}) + "\n", encoding="utf-8")
+
+
+def is_for_four_bits(folder: Path) -> bool:
+    """Whether the adapters of a folder were trained beside 4-bit weights; no, where it does not say.
+
+    UserError where what it says cannot be read.
+    """
+    path = folder / _ABOUT
+    if not path.is_file():
+        return False
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["method"] == "qlora")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); copy the adapter again") from error
