@@ -1,50 +1,34 @@
-"""`phitune data digits`: a data set of real pictures, made without a download."""
+"""`phitune data`: make a data set, or check one; each kind is a module of its own."""
 
 import argparse
-import sys
-import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_cli import data_check_cmd, data_digits_cmd, data_ucf101_cmd
+
+
+class _Kind(Protocol):
+    def add_parser(self, kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None: ...
+
+    def main(self, args: argparse.Namespace) -> int: ...
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "check": data_check_cmd,
+    "digits": data_digits_cmd,
+    "ucf101": data_ucf101_cmd,
+}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` to the command line."""
-    parser = subparsers.add_parser("data", help="make a data set", description="Make a data set.")
+    words = "check a data set, or make one"
+    parser = subparsers.add_parser("data", help=words, description=f"{words.capitalize()}.")
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
-    digits = kinds.add_parser(
-        "digits",
-        help="1,797 handwritten digits of scikit-learn",
-        description="Write train.jsonl, eval.jsonl (300 held-out pictures) and images/ into a folder.",
-    )
-    digits.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    digits.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    for kind in _KINDS.values():
+        kind.add_parser(kinds)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Make the folder unless it is there; the exit code."""
-    from phitune_trainer.data import DataError, generate_digits
-    from phitune_trainer.data.jsonl import check_pictures
-    from phitune_trainer.folders import is_filled
-
-    started = time.monotonic()
-    try:
-        was_there = is_filled(args.out)
-        if was_there and args.force and not (args.out / "train.jsonl").is_file():
-            raise DataError(f"{args.out}: not a data folder, so it is not replaced; choose another one")
-        if not was_there or args.force:
-            print(f"making {args.out}", flush=True)
-            generate_digits(args.out, replace=args.force)
-        for part in ("train", "eval"):
-            file = args.out / f"{part}.jsonl"
-            print(f"{file}: {check_pictures(file, args.out / 'images', lambda _: None):,} pictures")
-        is_kept = was_there and not args.force
-        print(
-            "it was there already; --force makes it anew"
-            if is_kept
-            else f"{time.monotonic() - started:.0f} s"
-        )
-    except (DataError, OSError) as error:
-        print(f"phitune data digits: {error}", file=sys.stderr)
-        return USER_ERROR
-    return DONE
+    """Do what was asked for; the exit code."""
+    return _KINDS[args.kind].main(args)

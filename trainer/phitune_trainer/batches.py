@@ -1,12 +1,15 @@
-"""The micro-batches of each step, prepared in a thread while the step before is computed."""
+"""The micro-batches of each step, put together in a thread while the step before is computed."""
 
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 
-from phitune_trainer.model import Batch
+from phitune_trainer.data.dataset import TrainingSamples
+from phitune_trainer.data.workers import Loader
+from phitune_trainer.model import Batch, Sample
 
 STEPS_AHEAD = 2
 
@@ -45,14 +48,34 @@ class StepBatches:
 
 
 class BatchesAhead:
-    """Calls `prepare(step)` for one step after the other, a few steps ahead of `next`."""
+    """The batches of one step after the other, made a few steps ahead of `next`.
 
-    def __init__(self, prepare: Callable[[int], list[Batch]], steps: range) -> None:
-        self._prepare = prepare
+    `plan` says which samples this rank takes in a step, cut into micro-batches; it depends on the step alone,
+    so a run that is resumed at a step goes on with the samples it would have had. `loader` makes the samples,
+    a few beyond the step that is being put together.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingSamples,
+        loader: Loader,
+        plan: Callable[[int], list[list[int]]],
+        collate: Callable[[list[Sample]], Batch],
+        steps: range,
+    ) -> None:
+        self._dataset = dataset
+        self._loader = loader
+        self._plan = plan
+        self._collate = collate
         self._steps = steps
         self._ready: queue.Queue[StepBatches] = queue.Queue(maxsize=STEPS_AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
+
+    @property
+    def summary(self) -> str:
+        """Who makes the samples, for people."""
+        return self._loader.summary
 
     def next(self) -> StepBatches:
         """The next step's batches. Ask no more often than there are steps, nor after a problem."""
@@ -60,7 +83,7 @@ class BatchesAhead:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The thread works within this block only."""
+        """The thread and the loader work within this block only."""
         self._thread.start()
         try:
             yield
@@ -69,16 +92,26 @@ class BatchesAhead:
             while self._thread.is_alive():
                 self._make_room()
                 self._thread.join(timeout=0.1)
+            self._loader.close()
 
     def _run(self) -> None:
+        try:
+            samples = self._loader.load(self._dataset, self._indices())
+            for step in self._steps:
+                pieces = [list(islice(samples, len(piece))) for piece in self._plan(step)]
+                if self._closed.is_set():
+                    return
+                self._ready.put(StepBatches([self._collate(piece) for piece in pieces]))
+        except Exception as problem:  # noqa: BLE001 - the training thread raises it
+            self._ready.put(StepBatches([], problem))
+
+    def _indices(self) -> Iterator[int]:
+        """The samples of this rank, step after step, until the block is left."""
         for step in self._steps:
-            if self._closed.is_set():
-                return
-            try:
-                self._ready.put(StepBatches(self._prepare(step)))
-            except Exception as problem:  # noqa: BLE001 - the training thread raises it
-                self._ready.put(StepBatches([], problem))
-                return
+            for index in chain.from_iterable(self._plan(step)):
+                if self._closed.is_set():
+                    return
+                yield index
 
     def _make_room(self) -> None:
         while not self._ready.empty():

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from phitune_trainer.data import generate_digits
-from phitune_trainer.data.jsonl import check_pictures, read_conversations
+from phitune_trainer.data.check import EstimatingCounter, check_jsonl
+from phitune_trainer.data.jsonl import read_conversations
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +20,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_pictures_are_there_and_none_is_in_both_parts(digits: Path) -> None:
-    counts = {
-        part: check_pictures(digits / f"{part}.jsonl", digits / "images", lambda _: None)
-        for part in ("train", "eval")
+    counter = EstimatingCounter.published(num_crops=1)
+    reports = {
+        part: check_jsonl(digits / f"{part}.jsonl", digits / "images", counter) for part in ("train", "eval")
     }
-    assert counts == {"train": 1497, "eval": 300}
+    assert {part: report.num_pictures for part, report in reports.items()} == {"train": 1497, "eval": 300}
+    assert not any(report.problems for report in reports.values())
     assert len(list((digits / "images").iterdir())) == 1797
 
 

@@ -1,8 +1,12 @@
 """A jsonl file as samples, and every way in which it can be wrong."""
 
 import json
+import pickle
 import re
+import struct
+import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,6 @@ import torch
 from PIL import Image
 
 from phitune_trainer.data import DataError, JsonlDataset, Processor
-from phitune_trainer.data.jsonl import check_pictures
 from phitune_trainer.init_model import init_model
 
 torch.set_num_threads(1)
@@ -24,6 +27,17 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
     return Processor.load(folder, num_crops=1)
 
 
+def png_of(width: int, height: int) -> bytes:
+    """A PNG file that says it has so many pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
 Dataset = Callable[..., JsonlDataset]
 
 
@@ -33,6 +47,12 @@ def dataset(tmp_path: Path, processor: Processor) -> Dataset:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (84, 84)).save(tmp_path / "images" / "a.png")
     (tmp_path / "images" / "text.png").write_text("not a picture")
+    (tmp_path / "images" / "bomb.png").write_bytes(png_of(60_000, 60_000))
+    Image.new("RGB", (84, 84)).save(tmp_path / "secret.png")
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    whole = BytesIO()
+    Image.effect_noise((84, 84), 100).save(whole, "JPEG")
+    (tmp_path / "images" / "cut.jpg").write_bytes(whole.getvalue()[:-200])
 
     def write(*lines: str | bytes | dict[str, Any], max_length: int = 1000) -> JsonlDataset:
         raw = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
@@ -55,10 +75,34 @@ def line(
 def test_samples_come_in_the_order_of_their_lines_with_their_place(dataset: Dataset) -> None:
     samples = dataset(line(assistant="1"), "", line(assistant="2", images=[]), "   ", line(assistant="3"))
     assert len(samples) == 3
-    assert [samples.answer(index) for index in range(3)] == ["1", "2", "3"]
+    assert [samples.answers(index) for index in range(3)] == [("1",), ("2",), ("3",)]
+    assert [samples.pictures(index) for index in range(3)] == [("a.png",), (), ("a.png",)]
+    assert [samples.where(index) for index in range(3)] == [samples[index].where for index in range(3)]
     assert [Path(samples[index].where).name for index in range(3)] == [f"train.jsonl:{n}" for n in (1, 3, 5)]
     assert [len(samples[index].pictures) for index in range(3)] == [1, 0, 1]
     assert samples.prompt(2).num_label_tokens == 0
+
+
+def test_a_conversation_without_a_picture_is_trained_as_text(dataset: Dataset) -> None:
+    sample = dataset(line(images=[]))[0]
+    assert sample.pictures == ()
+    assert sample.num_label_tokens > 0
+    assert (sample.input_ids >= 0).all()
+
+
+def test_a_data_set_is_sent_to_another_process_without_its_lines(dataset: Dataset) -> None:
+    one = len(pickle.dumps(dataset(line())))
+    samples = dataset(*[line(user="which digit is it " * 50) for _ in range(50)])
+    sent = pickle.dumps(samples)
+    assert len(sent) < one + 50 * 16 + 100
+    copy = pickle.loads(sent)
+    assert torch.equal(copy[49].input_ids, samples[49].input_ids)
+    assert copy.where(49) == samples.where(49)
+
+
+def test_further_keys_of_a_line_or_a_turn_do_no_harm(dataset: Dataset) -> None:
+    turn = {"images": ["a.png"], "user": "which", "assistant": "7", "source": "me"}
+    assert len(dataset({"conversations": [turn], "split": "train"})) == 1
 
 
 def test_a_turn_may_leave_images_out_and_a_file_may_have_windows_line_ends(dataset: Dataset) -> None:
@@ -112,6 +156,14 @@ BAD_TEXT = [
     pytest.param(line(user=1), "conversations[0].user: must be a string, got 1", id="user no string"),
     pytest.param(line(assistant=None), "conversations[0].assistant: must be a string", id="answer no string"),
     pytest.param(line(images="a.png"), "conversations[0].images: must be a list", id="images no list"),
+    pytest.param(
+        {"conversations": [{"image": "a.png", "user": "a", "assistant": "b"}]},
+        "conversations[0]: has 'image'; the key is 'images'",
+        id="image for images",
+    ),
+    pytest.param(
+        line(image="a.png"), "the line: has 'image'; pictures belong to a turn", id="outside a turn"
+    ),
     pytest.param(line(images=[1]), "conversations[0].images[0]: must be a string", id="image no string"),
     pytest.param(line(assistant=""), "conversations[0].assistant: is empty", id="empty answer"),
     pytest.param(line(assistant=" \n"), "conversations[0].assistant: is empty", id="blank answer"),
@@ -131,6 +183,11 @@ BAD_TEXT = [
     pytest.param(
         '{"conversations": [{"user": "\\ud800", "assistant": "a"}]}', "half a character", id="surrogate"
     ),
+    pytest.param(
+        '{"conversations": [{"images": ["\\ud800"], "user": "a", "assistant": "a"}]}',
+        "conversations[0].images[0]: has half a character",
+        id="surrogate in a picture's name",
+    ),
 ]
 
 
@@ -145,6 +202,10 @@ BAD_PICTURES = [
     pytest.param("../train.jsonl", "must be a path inside", id="outside"),
     pytest.param("/etc/passwd", "must be a path inside", id="absolute"),
     pytest.param("text.png", "not a picture that can be read; replace the file", id="not a picture"),
+    pytest.param("link.png", "a symbolic link leads out of the images folder", id="link out"),
+    pytest.param("cut.jpg", "cannot be decoded (image file is truncated", id="truncated"),
+    pytest.param("bomb.png", "has more than 89478485 pixels; scale it down", id="decompression bomb"),
+    pytest.param("a" * 300 + ".png", "cannot be looked up: File name too long", id="name too long"),
 ]
 
 
@@ -154,13 +215,3 @@ def test_a_bad_picture_is_refused_when_its_sample_is_taken(dataset: Dataset, nam
     for take in (samples.__getitem__, samples.prompt):
         with pytest.raises(DataError, match=r"train\.jsonl:2: .*" + re.escape(message)):
             take(1)
-
-
-def test_pictures_are_found_before_training_without_opening_them(dataset: Dataset, tmp_path: Path) -> None:
-    dataset(line(), line(images=["a.png", "text.png"]))
-    said: list[str] = []
-    assert check_pictures(tmp_path / "train.jsonl", tmp_path / "images", said.append) == 3
-    assert len(said) == 2
-    dataset(line(), line(), line(images=["none.png"]))
-    with pytest.raises(DataError, match=r"train\.jsonl:3: picture 'none\.png': not found"):
-        check_pictures(tmp_path / "train.jsonl", tmp_path / "images", said.append)

@@ -1,9 +1,13 @@
 """What a conversation becomes: which tokens, and which of them are trained."""
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from harness.tiny_models import published_folder
@@ -158,3 +162,83 @@ def test_several_turns_are_tokenised_as_the_published_template_does() -> None:
     conversation = Conversation((Turn((), "How many?", "Two dogs."), Turn((), "Where?", "There.")))
     ids, _ = Processor.load(published_folder(), num_crops=1).tokenize(conversation, [])
     assert ids == [*tokenizer.encode(first + second, begin=True), 32000]
+
+
+WORDS = st.text("ab 7?\n.", min_size=1, max_size=12).map(lambda text: f"is{text}it")
+TURNS = st.lists(
+    st.builds(Turn, st.lists(st.just("a.png"), max_size=2).map(tuple), WORDS, WORDS), min_size=1, max_size=4
+)
+
+
+def runs_of(labels: list[int]) -> list[list[int]]:
+    """The stretches of labels that are trained."""
+    runs: list[list[int]] = [[]]
+    for label in labels:
+        if label == -100:
+            runs += [[]] if runs[-1] else []
+        else:
+            runs[-1].append(label)
+    return [run for run in runs if run]
+
+
+@settings(max_examples=40, deadline=None)
+@given(turns=TURNS)
+def test_in_several_turns_pictures_are_numbered_through_and_begin_and_end_come_once(
+    processor: Processor, turns: list[Turn]
+) -> None:
+    conversation = Conversation(tuple(turns))
+    num_pictures = len(conversation.images)
+    special = processor.tokenizer.special_ids
+    ids, _ = processor.tokenize(conversation, [3] * num_pictures)
+    places = [-token for token in ids if token < 0]
+    assert places == [number for number in range(1, num_pictures + 1) for _ in range(3)]
+    assert [token for token, next_ in pairwise(ids) if next_ == special["<s>"]] == [
+        -number for number in range(1, num_pictures + 1)
+    ], "but for the first one, <s> stands after each picture alone"
+    assert ids[0] == special["<s>"]
+    assert ids.count(special["<|endoftext|>"]) == 1
+    assert ids[-1] == special["<|endoftext|>"]
+    for name in ("<|user|>", "<|assistant|>"):
+        assert ids.count(special[name]) == len(turns)
+    assert ids.count(special["<|end|>"]) == 2 * len(turns)
+    prompt, _ = processor.tokenize(conversation, [3] * num_pictures, prompt_only=True)
+    assert prompt == ids[: len(prompt)]
+    assert prompt.count(special["<|end|>"]) == 2 * len(turns) - 1, "once for each text in front of the answer"
+
+
+@settings(max_examples=40, deadline=None)
+@given(turns=TURNS)
+def test_labels_are_the_answers_and_their_ends_though_the_end_is_also_the_padding_token(
+    processor: Processor, turns: list[Turn]
+) -> None:
+    conversation = Conversation(tuple(turns))
+    ids, labels = processor.tokenize(conversation, [3] * len(conversation.images))
+    assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+    encode = processor.tokenizer.encode
+    expected = [encode(f"{turn.assistant}<|end|>\n", begin=False) for turn in turns]
+    expected[-1].append(processor.tokenizer.special_ids["<|endoftext|>"])
+    assert runs_of(labels) == expected
+    total, trained = processor.count_tokens(conversation, [3] * len(conversation.images))
+    assert (total, trained) == (len(ids), sum(map(len, expected)))
+
+
+def test_the_published_padding_token_is_trained_where_it_ends_a_conversation() -> None:
+    folder = published_folder()
+    names = json.loads((folder / "special_tokens_map.json").read_text())
+    assert names["pad_token"]["content"] == names["eos_token"]["content"] == "<|endoftext|>"
+    processor = Processor.load(folder, num_crops=4)
+    turns = (Turn((), "What is it?", "x"), Turn(("a.png",), "And this?", "y"), Turn((), "Sure?", "x"))
+    ids, labels = processor.tokenize(Conversation(turns), [2])
+    assert ids == [
+        *(1, 32010, 29871, 13, 5618, 338, 372, 29973, 32007, 29871, 13, 32001),
+        *(921, 32007, 29871, 13),
+        *(32010, 29871, 13, -1, -1, 1, 29871, 13, 2855, 445, 29973, 32007, 29871, 13, 32001),
+        *(343, 32007, 29871, 13),
+        *(32010, 29871, 13, 29903, 545, 29973, 32007, 29871, 13, 32001),
+        *(921, 32007, 29871, 13, 32000),
+    ]
+    assert runs_of(labels) == [
+        [921, 32007, 29871, 13],
+        [343, 32007, 29871, 13],
+        [921, 32007, 29871, 13, 32000],
+    ]

@@ -94,8 +94,8 @@ def test_what_is_there_is_checked_and_left_alone(prepared: Path) -> None:
     prepare(config(prepared), said.append)
     assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == before
     assert not any("making" in line for line in said)
-    assert any("1,497 samples, 1,497 pictures" in line for line in said)
-    assert any("300 samples, 300 pictures" in line for line in said)
+    assert any("1,497 pictures, and all are there" in line for line in said)
+    assert any("1,497 samples to train on; 300 held out to score" in line for line in said)
     assert any("parameters" in line for line in said)
 
 

@@ -6,6 +6,7 @@ A line is `{"id": ..., "source": ..., "conversations": [{"images": [...], "user"
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,55 +38,98 @@ class Conversation:
         return tuple(name for turn in self.turns for name in turn.images)
 
 
-def parse_conversation(line: str) -> Conversation:
-    """Read one line. Raises DataError (without a place) that names the key and what is expected there."""
+def parse_turn(content: Any, where: str) -> Turn:
+    """Check a turn given as plain data. Raises DataError whose message begins with `where`."""
+    if (problem := next(_problems_of_turn(content, where), None)) is not None:
+        raise DataError(problem)
+    return _turn(content)
+
+
+def examine_conversation(line: str) -> Conversation | list[str]:
+    """What a line holds, or else everything that is wrong with it, each with its key."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"not JSON: {error}; each line must be one JSON object") from error
-    record = _typed(content, dict, "the line")
+        return [f"not JSON: {error}; each line must be one JSON object"]
+    if problems := list(_problems_of_line(content)):
+        return problems
+    return Conversation(tuple(map(_turn, content["conversations"])))
+
+
+def _turn(content: dict[str, Any]) -> Turn:
+    return Turn(tuple(content.get("images", ())), content["user"], content["assistant"])
+
+
+def _problems_of_line(content: Any) -> Iterator[str]:
+    if not isinstance(content, dict):
+        yield _wrong_type(content, "an object", "the line")
+        return
     for key in ("id", "source"):
-        if key in record:
-            _typed(record[key], str, key)
-    turns = _typed(_required(record, "conversations", "the line"), list, "conversations")
+        if not isinstance(content.get(key, ""), str):
+            yield _wrong_type(content[key], "a string", key)
+    for key in ("image", "images"):
+        if key in content:
+            yield f"the line: has {key!r}; pictures belong to a turn, in its `images`"
+    if "conversations" not in content:
+        yield _missing("conversations", content, "the line")
+        return
+    turns = content["conversations"]
+    if not isinstance(turns, list):
+        yield _wrong_type(turns, "a list", "conversations")
+        return
     if not turns:
-        raise DataError("conversations: must have at least one turn")
-    return Conversation(
-        tuple(_parse_turn(turn, f"conversations[{number}]") for number, turn in enumerate(turns))
-    )
+        yield "conversations: must have at least one turn"
+    for number, turn in enumerate(turns):
+        yield from _problems_of_turn(turn, f"conversations[{number}]")
 
 
-def _parse_turn(content: Any, where: str) -> Turn:
-    record = _typed(content, dict, where)
-    images = _typed(record.get("images", []), list, f"{where}.images")
-    for number, name in enumerate(images):
-        _typed(name, str, f"{where}.images[{number}]")
-    user = _typed(_required(record, "user", where), str, f"{where}.user")
-    assistant = _typed(_required(record, "assistant", where), str, f"{where}.assistant")
-    if not user.strip() and not images:
-        raise DataError(f"{where}.user: is empty and the turn has no picture; say what is asked")
-    if not assistant.strip():
-        raise DataError(f"{where}.assistant: is empty; every turn needs an answer to train")
-    for key, text in (("user", user), ("assistant", assistant)):
-        if _SURROGATE.search(text):
-            raise DataError(f"{where}.{key}: has half a character (a lone \\ud800 to \\udfff); remove it")
-        if placeholder := _PLACEHOLDER.search(text):
-            raise DataError(
-                f"{where}.{key}: has {placeholder.group()!r}; remove it; `images` says which pictures go in"
-            )
-    return Turn(tuple(images), user, assistant)
+def _problems_of_turn(content: Any, where: str) -> Iterator[str]:
+    if not isinstance(content, dict):
+        yield _wrong_type(content, "an object", where)
+        return
+    yield from _problems_of_images(content, where)
+    for key in ("user", "assistant"):
+        if key not in content:
+            yield _missing(key, content, where)
+        elif not isinstance(content[key], str):
+            yield _wrong_type(content[key], "a string", f"{where}.{key}")
+        else:
+            yield from _problems_of_text(content[key], f"{where}.{key}")
+            if not content[key].strip():
+                if key == "assistant":
+                    yield f"{where}.assistant: is empty; every turn needs an answer to train"
+                elif not content.get("images"):
+                    yield f"{where}.user: is empty and the turn has no picture; say what is asked"
 
 
-def _required(record: dict[str, Any], key: str, where: str) -> Any:
-    if key not in record:
-        raise DataError(f"{where}: has no {key!r}; it has {', '.join(sorted(record)) or 'no keys'}")
-    return record[key]
+def _problems_of_images(content: dict[str, Any], where: str) -> Iterator[str]:
+    if "image" in content:  # overlooked, it would train a text without its picture
+        yield f"{where}: has 'image'; the key is 'images', a list of paths"
+    images = content.get("images", [])
+    if not isinstance(images, list):
+        yield _wrong_type(images, "a list", f"{where}.images")
+    else:
+        for number, name in enumerate(images):
+            if not isinstance(name, str):
+                yield _wrong_type(name, "a string", f"{where}.images[{number}]")
+            elif _SURROGATE.search(name):
+                yield _half_a_character(f"{where}.images[{number}]")
 
 
-_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+def _problems_of_text(text: str, where: str) -> Iterator[str]:
+    if _SURROGATE.search(text):
+        yield _half_a_character(where)
+    if placeholder := _PLACEHOLDER.search(text):
+        yield f"{where}: has {placeholder.group()!r}; remove it; `images` says which pictures go in"
 
 
-def _typed(value: Any, kind: type, where: str) -> Any:
-    if not isinstance(value, kind):
-        raise DataError(f"{where}: must be {_NAMES[kind]}, got {json.dumps(value)[:40]}")
-    return value
+def _missing(key: str, content: dict[str, Any], where: str) -> str:
+    return f"{where}: has no {key!r}; it has {', '.join(sorted(content)) or 'no keys'}"
+
+
+def _half_a_character(where: str) -> str:
+    return f"{where}: has half a character (a lone \\ud800 to \\udfff); remove it"
+
+
+def _wrong_type(value: Any, expected: str, where: str) -> str:
+    return f"{where}: must be {expected}, got {json.dumps(value)[:40]}"

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from phitune_trainer.data.conversation import Conversation, parse_conversation
+from phitune_trainer.data.conversation import Conversation, examine_conversation
 from phitune_trainer.data.errors import DataError
-from phitune_trainer.data.pictures import find_picture
 from phitune_trainer.data.processor import Processor
 from phitune_trainer.model import Sample
 
 
 class JsonlDataset:
-    """The samples of a jsonl file that are at most `max_length` tokens long.
+    """The samples of a jsonl file that are at most `max_length` tokens long; to train on, or to score.
 
-    All lines are checked when it is made; pictures are decoded when a sample is taken. It holds the places of
+    Every turn of a sample is trained, and its last turn is what is scored. All lines are checked when it is
+    made; pictures are decoded when a sample is taken. It holds the places of
     the lines, not the lines. Every error is a DataError that names file and line.
     """
 
@@ -52,9 +52,17 @@ class JsonlDataset:
         """A sample up to its last answer, which is left out: what the model is given to answer."""
         return self._encode(index, self._processor.encode_prompt)
 
-    def answer(self, index: int) -> str:
-        """The last answer of a sample."""
-        return self._conversation(index).turns[-1].assistant
+    def answers(self, index: int) -> tuple[str, ...]:
+        """The last answer of a sample: the only one that is accepted."""
+        return (self._conversation(index).turns[-1].assistant,)
+
+    def group(self, index: int) -> str:
+        """Nothing: each sample is scored by itself."""
+        return ""
+
+    def pictures(self, index: int) -> tuple[str, ...]:
+        """Names of the pictures of a sample, relative to the images folder."""
+        return self._conversation(index).images
 
     def where(self, index: int) -> str:
         """The place of a sample, as "file:line"."""
@@ -73,40 +81,38 @@ class JsonlDataset:
             return _parse(line)
 
 
-def read_conversations(file: Path) -> Iterator[tuple[int, int, Conversation]]:
+def read_lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
     """The lines of a jsonl file that are not blank: number (from 1), offset in bytes, content.
 
-    Raises DataError that names file and line.
+    Raises DataError that names the file.
     """
     try:
-        lines = file.open("rb")
+        with file.open("rb") as lines:
+            offset = 0
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, offset, line
+                offset += len(line)
     except OSError as error:
         raise DataError(
             f"{file}: cannot be read: {error.strerror}; a jsonl file of samples was expected"
         ) from error
-    with lines:
-        offset = 0
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                with located(f"{file}:{number}"):
-                    conversation = _parse(line)
-                yield number, offset, conversation
-            offset += len(line)
 
 
-def check_pictures(file: Path, image_root: Path, say: Callable[[str], None]) -> int:
-    """Find every picture that a jsonl file names, without opening them; their number.
+def examine_line(line: bytes) -> Conversation | list[str]:
+    """What a line holds, or else everything that is wrong with it."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return [f"not UTF-8: {error.reason} at byte {error.start}"]
+    return examine_conversation(text)
 
-    `say` gets a line for each line read. Raises DataError that names file and line.
-    """
-    num_pictures = 0
-    for number, _, conversation in read_conversations(file):
+
+def read_conversations(file: Path) -> Iterator[tuple[int, int, Conversation]]:
+    """As `read_lines`, each line as a conversation. Raises DataError that names file and line."""
+    for number, offset, line in read_lines(file):
         with located(f"{file}:{number}"):
-            for name in conversation.images:
-                find_picture(name, image_root)
-        num_pictures += len(conversation.images)
-        say(f"data: {file}: {num_pictures:,} pictures found, at line {number:,}")
-    return num_pictures
+            yield number, offset, _parse(line)
 
 
 @contextmanager
@@ -119,8 +125,7 @@ def located(where: str) -> Iterator[None]:
 
 
 def _parse(line: bytes) -> Conversation:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error.reason} at byte {error.start}") from error
-    return parse_conversation(text)
+    found = examine_line(line)
+    if isinstance(found, Conversation):
+        return found
+    raise DataError(found[0])

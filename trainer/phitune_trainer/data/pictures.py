@@ -4,6 +4,8 @@ The value range and the cutting into crops come later, on the device (`model/pix
 """
 
 import math
+import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from phitune_trainer.data.errors import DataError
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: a small file can hold one that fills the memory. Pillow warns from here on."""
 
-_WHITE = (255, 255, 255)
+_WHITE = 255
+_JPEG_WITH_PREVIEWS = "MPO"
+"""What cameras write: the first of its frames is the picture, the others are previews or other views."""
 
 
 def find_picture(name: str, root: Path) -> Path:
@@ -28,36 +32,43 @@ def find_picture(name: str, root: Path) -> Path:
     if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(f"picture {name!r}: must be a path inside the images folder {root}, without '..'")
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        real, real_root = (os.path.join(os.path.realpath(each), "") for each in (path, root))
+        is_file = path.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise DataError(
+            f"picture {name!r}: cannot be looked up: {error.strerror}; looked for {path}"
+        ) from error
+    if not real.startswith(real_root):
         raise DataError(
             f"picture {name!r}: a symbolic link leads out of the images folder {root}; copy the file"
         )
-    if not path.is_file():
+    if not is_file:
         what = "is not a file" if path.exists() else "not found"
         raise DataError(f"picture {name!r}: {what}; looked for {path}")
     return path
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the header alone. Raises DataError (without a place)."""
-    with _open(path) as picture:
+def read_size(source: Path | bytes) -> tuple[int, int]:
+    """Width and height in pixels, from the header of a file or of its content alone.
+
+    Raises DataError (without a place).
+    """
+    with _open(source) as picture:
         return picture.size
 
 
-def load_picture(path: Path, *, num_crops: int, crop_size: int) -> Tensor:
-    """Decode a picture and scale it: bytes (H, W, 3). Raises DataError (without a place)."""
-    with _open(path) as picture:
+def load_picture(source: Path | bytes, *, num_crops: int, crop_size: int) -> Tensor:
+    """Decode a file or its content and scale it: bytes (H, W, 3). Raises DataError (without a place)."""
+    with _open(source) as picture:
         try:
             picture.load()
-            return scale(picture, num_crops=num_crops, crop_size=crop_size)
+            colours = _grey_or_rgb(picture)
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # each decoder raises its own kinds: OSError, SyntaxError, struct.error, ...
-            raise DataError(
-                f"picture {str(path)!r}: cannot be decoded ({error}); replace the file"
-            ) from error
+        except Exception as error:  # each decoder raises its own: OSError, SyntaxError, struct.error, ...
+            raise DataError(f"{_name(source)}: cannot be decoded ({error}); replace the file") from error
+        return scale(colours, num_crops=num_crops, crop_size=crop_size)
 
 
 def grid_for(width: int, height: int, *, num_crops: int, crop_size: int) -> tuple[int, int]:
@@ -72,21 +83,40 @@ def grid_for(width: int, height: int, *, num_crops: int, crop_size: int) -> tupl
 def scale(picture: Image.Image, *, num_crops: int, crop_size: int) -> Tensor:
     """Scale to the most crops that fit, keeping proportions, and pad to whole crops: bytes (H, W, 3).
 
-    A portrait is laid on its side first, so that the arithmetic is that of a landscape. Orientation tags
-    (EXIF) are not looked at. A picture so flat that its height would round to nothing becomes one pixel high.
+    The bytes are those of the published steps, which convert to RGB, lay a portrait on its side (mirrored at
+    the diagonal), scale, pad above and below, and turn back. Orientation tags (EXIF) are not looked at. A
+    picture so flat that its height would round to nothing, where the published steps fail, becomes one pixel
+    high.
     """
-    picture = picture.convert("RGB")
-    is_portrait = picture.width < picture.height
-    if is_portrait:
-        picture = picture.transpose(Image.Transpose.TRANSPOSE)
-    width, height = _scaled_size(picture.width, picture.height, num_crops, crop_size)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    padded_height = math.ceil(height / crop_size) * crop_size
-    padded = Image.new("RGB", (width, padded_height), _WHITE)
-    padded.paste(picture, (0, (padded_height - height) // 2))
-    if is_portrait:
-        padded = padded.transpose(Image.Transpose.TRANSPOSE)
-    return torch.from_numpy(np.array(padded))
+    colours = _grey_or_rgb(picture)
+    if picture.width < picture.height:
+        height, width = _scaled_size(picture.height, picture.width, num_crops, crop_size)
+        # Pillow scales across, then down, with whole bytes in between. A portrait on its side would have had
+        # that the other way round, and doing so by two calls is cheaper than laying it on its side.
+        colours = colours.resize((colours.width, height), Image.Resampling.BILINEAR)
+    else:
+        width, height = _scaled_size(picture.width, picture.height, num_crops, crop_size)
+    colours = colours.resize((width, height), Image.Resampling.BILINEAR)
+    if colours.mode == "L":
+        colours = colours.convert("RGB")
+    rows, columns = math.ceil(height / crop_size), math.ceil(width / crop_size)
+    padded = np.full((rows * crop_size, columns * crop_size, 3), _WHITE, dtype=np.uint8)
+    top, left = (len(padded) - height) // 2, (padded.shape[1] - width) // 2
+    padded[top : top + height, left : left + width] = np.asarray(colours)
+    return torch.from_numpy(padded)
+
+
+def _grey_or_rgb(picture: Image.Image) -> Image.Image:
+    """The picture in mode L or RGB, with the values that a conversion to RGB gives, copied only if need be.
+
+    Grey is scaled as one channel rather than as three equal ones.
+    """
+    if picture.mode in ("L", "RGB"):
+        return picture
+    if "transparency" in picture.info:
+        picture = picture.copy()
+        del picture.info["transparency"]  # it does not change colours; Pillow would warn that it gets lost
+    return picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
 
 
 def _scaled_size(width: int, height: int, num_crops: int, crop_size: int) -> tuple[int, int]:
@@ -98,20 +128,31 @@ def _scaled_size(width: int, height: int, num_crops: int, crop_size: int) -> tup
     return columns * crop_size, max(1, int(columns * crop_size / ratio))
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | bytes) -> Image.Image:
     try:
-        picture = Image.open(path)
+        picture = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+        is_animated = getattr(picture, "is_animated", False)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(path) from error
+        raise _too_large(source) from error
     except MemoryError:
         raise
     except Exception as error:  # as in load_picture
-        raise DataError(f"picture {str(path)!r}: not a picture that can be read; replace the file") from error
+        raise DataError(f"{_name(source)}: not a picture that can be read; replace the file") from error
     if picture.width * picture.height > MAX_PIXELS:
         picture.close()
-        raise _too_large(path)
+        raise _too_large(source)
+    if is_animated and picture.format != _JPEG_WITH_PREVIEWS:
+        picture.close()
+        raise DataError(
+            f"{_name(source)}: has several frames or pages; save each one that is meant to a file"
+        )
     return picture
 
 
-def _too_large(path: Path) -> DataError:
-    return DataError(f"picture {str(path)!r}: has more than {MAX_PIXELS} pixels; scale it down")
+def _too_large(source: Path | bytes) -> DataError:
+    return DataError(f"{_name(source)}: has more than {MAX_PIXELS} pixels; scale it down")
+
+
+def _name(source: Path | bytes) -> str:
+    """How messages name a picture: a file by its path; where content comes from, the caller knows."""
+    return "picture" if isinstance(source, bytes) else f"picture {str(source)!r}"

@@ -6,7 +6,7 @@ conversation. Answers and what ends them are trained, nothing else is.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +61,16 @@ class Processor:
     def num_tokens(self, conversation: Conversation, image_root: Path) -> int:
         """Tokens of the whole conversation; pictures are not decoded. Raises DataError (without a place)."""
         sizes = [read_size(find_picture(name, image_root)) for name in conversation.images]
-        grids = [
-            grid_for(*size, num_crops=self.num_crops, crop_size=self.vision.image_size) for size in sizes
-        ]
-        ids, _ = self.tokenize(conversation, [self.vision.image_tokens(*grid) for grid in grids])
+        ids, _ = self.tokenize(conversation, [self.picture_tokens_of_size(*size) for size in sizes])
         return len(ids)
+
+    def count_tokens(self, conversation: Conversation, picture_tokens: Sequence[int]) -> tuple[int, int]:
+        """Tokens of the whole conversation, and how many of them are trained.
+
+        What is done for `tokenize`, without making the ids. Raises DataError (without a place).
+        """
+        ids, labels = self.tokenize(conversation, picture_tokens)
+        return len(ids), len(labels) - labels.count(IGNORED)
 
     def most_tokens(self, conversation: Conversation) -> int:
         """A bound that `num_tokens` never exceeds, from the text alone: no byte is more than one token."""
@@ -73,9 +78,17 @@ class Processor:
         texts = sum(len(turn.user.encode()) + len(turn.assistant.encode()) for turn in conversation.turns)
         return texts + _FRAME_TOKENS * len(conversation.turns) + per_picture * len(conversation.images)
 
-    def load_picture(self, path: Path) -> Tensor:
-        """A picture as the model takes it, bytes (H, W, 3). Raises DataError (without a place)."""
-        return load_picture(path, num_crops=self.num_crops, crop_size=self.vision.image_size)
+    def load_picture(self, source: Path | bytes) -> Tensor:
+        """A picture file, or its content, as the model takes it: bytes (H, W, 3).
+
+        Raises DataError (without a place).
+        """
+        return load_picture(source, num_crops=self.num_crops, crop_size=self.vision.image_size)
+
+    def picture_tokens_of_size(self, width: int, height: int) -> int:
+        """Tokens of a picture of so many pixels."""
+        rows, columns = grid_for(width, height, num_crops=self.num_crops, crop_size=self.vision.image_size)
+        return self.vision.image_tokens(rows, columns)
 
     def picture_tokens(self, picture: Tensor) -> int:
         """Tokens of a picture that `load_picture` returned."""
@@ -123,12 +136,17 @@ class Processor:
 
     def refuse_special_tokens(self, conversation: Conversation) -> None:
         """Raise DataError (without a place) where a text holds a special token, which could forge a turn."""
+        if (problem := next(self.special_tokens_in(conversation), None)) is not None:
+            raise DataError(problem)
+
+    def special_tokens_in(self, conversation: Conversation) -> Iterator[str]:
+        """A sentence for each special token that somebody typed."""
         for number, turn in enumerate(conversation.turns):
             for key, text in (("user", turn.user), ("assistant", turn.assistant)):
                 for name in self.tokenizer.special_ids:
                     if name in text:
                         where = f"conversations[{number}].{key}"
-                        raise DataError(f"{where}: has the special token {name!r}; spell it differently")
+                        yield f"{where}: has the special token {name!r}; spell it differently"
 
     def _sample(self, conversation: Conversation, image_root: Path, *, prompt_only: bool) -> Sample:
         pictures = tuple(self.load_picture(find_picture(name, image_root)) for name in conversation.images)

@@ -1,0 +1,126 @@
+"""`phitune data ucf101`: folders of videos as a data set of frames for task ucf101."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Self, TextIO
+
+from phitune_trainer.exit_codes import DONE, USER_ERROR
+
+_DESCRIPTION = """\
+Take 8 frames of every video and write them as a data set that task ucf101 trains on.
+
+  DIR of --videos                       DIR of --out
+  train/Archery/v_Archery_g01_c01.avi   images/train/Archery/v_Archery_g01_c01.0.jpg to .7.jpg
+  val/Archery/...                       ucf101_train.jsonl, a line a video: frames, question and class
+  test/Archery/...                      ucf101_val.jsonl, ucf101_test.jsonl
+
+The class of a video is the name of its folder; any classes will do, and any of the three splits. Frames are
+counted by decoding the video, and the first one of each eighth is taken.
+
+It may be stopped at any moment: run it again with the same folders, and it goes on. A video that cannot be
+read is left out and named at the end, and the exit code is then 2."""
+
+_EPILOG = """\
+example:
+  phitune data ucf101 --videos UCF101_subset/ --out data/ucf101/
+  phitune data check data/ucf101/ucf101_train.jsonl --num-crops 4
+
+then, in a FineTuneJob, with data/ucf101 copied to the volume:
+  task: ucf101
+  data: {path: data/ucf101}
+"""
+
+_SECONDS = 5.0
+"""Between two lines of progress where the output is no terminal."""
+
+
+def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `ucf101` to the kinds of `phitune data`."""
+    parser = kinds.add_parser(
+        "ucf101",
+        help="frames of UCF-101 videos, from .avi or .mp4",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to make, or to go on with"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="videos decoded at once (default: one for each core, here %(default)s)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Convert; the exit code."""
+    from phitune_trainer.data import DataError
+    from phitune_trainer.data.ucf101 import convert, find_videos
+    from phitune_trainer.data.ucf101_frames import NUM_FRAMES
+
+    try:
+        videos = find_videos(args.videos)
+        with _Progress() as progress:
+            result = convert(videos, args.out, workers=args.workers, on_progress=progress.show)
+    except (DataError, OSError) as error:
+        print(f"phitune data ucf101: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        raise
+    for split, count in result.converted.items():
+        file = args.out / f"ucf101_{split}.jsonl"
+        print(f"{file}: {count:,} videos, {NUM_FRAMES * count:,} pictures")
+    if result.num_kept:
+        print(f"{result.num_kept:,} videos were there from an earlier run")
+    _list("videos are shorter than they say or than 8 frames, and are used all the same", result.short)
+    _list("videos cannot be read, and are left out", result.unreadable, file=sys.stderr)
+    return USER_ERROR if result.unreadable else DONE
+
+
+class _Progress:
+    """One line that is drawn again and again on a terminal, else a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._shown = self._started
+        self._is_terminal = sys.stdout.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_terminal:
+            print(flush=True)
+
+    def show(self, done: int, total: int) -> None:
+        """Say how many videos are done."""
+        now = time.monotonic()
+        if not self._is_terminal and done < total and now - self._shown < _SECONDS:
+            return
+        self._shown = now
+        rate = done / max(now - self._started, 1e-9)
+        minutes, seconds = divmod(round((total - done) / rate), 60)
+        line = f"{done:,} of {total:,} videos, {rate:.1f}/s, ETA {minutes}:{seconds:02}"
+        if self._is_terminal:
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        else:
+            print(line, flush=True)
+
+
+def _list(what: str, lines: list[str], file: TextIO | None = None) -> None:
+    if lines:
+        print("\n  ".join([f"{len(lines):,} {what}:", *lines]), file=file)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
