@@ -8,7 +8,6 @@ also by several jobs at once on one volume: a folder appears whole or not at all
 import os
 import signal
 import sys
-import time
 import traceback
 import uuid
 from collections.abc import Callable
@@ -16,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from phitune_trainer.config import TrainConfig, load_config
-from phitune_trainer.data import JsonlDataset, Processor, generate_digits
-from phitune_trainer.data.jsonl import check_pictures
+from phitune_trainer.data import DataError, Processor, generate_digits
+from phitune_trainer.data.check import ExactCounter, check_jsonl
+from phitune_trainer.data.open import describe_data, jsonl_files, open_task
 from phitune_trainer.endings import ending_of
 from phitune_trainer.errors import FAULT, UserError, volume_problem
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.folders import is_filled
+from phitune_trainer.hub import HubUnavailable
+from phitune_trainer.hub_files import check_hub, fetch_data, fetch_model
 from phitune_trainer.init_model import init_model
 from phitune_trainer.model.load import check_model
 from phitune_trainer.termination import attempt, write_termination
+from phitune_trainer.transfer import every_few_seconds
 
 Say = Callable[[str], None]
 
@@ -40,7 +43,7 @@ def main() -> int:
         prepare(config, _say)
     except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
         code, reason, message = ending_of(error, volume)
-        if code == FAULT:
+        if code == FAULT and not isinstance(error, HubUnavailable):
             traceback.print_exc()
         else:
             _say(message)
@@ -59,9 +62,11 @@ def main() -> int:
 def prepare(config: TrainConfig, say: Say) -> None:
     """Make sure that training can start; `say` gets a line for each thing that is found or made.
 
-    Raises UserError, ModelFilesError or DataError for what the user has to mend.
+    Raises UserError, ModelFilesError or DataError for what the user has to mend, HubUnavailable for what a
+    later try may.
     """
     _check_volume(Path(config.run.workspace))
+    check_hub(config, _about("hub", say))
     _prepare_model(config, say)
     _prepare_data(config, say)
 
@@ -80,10 +85,7 @@ def _check_volume(workspace: Path) -> None:
 
 def _prepare_model(config: TrainConfig, say: Say) -> None:
     folder = config.model_dir
-    if config.model.name is not None:
-        raise UserError(
-            f"model.name: {config.model.name} is not on the volume; copy it there and set model.path"
-        )
+    fetch_model(config, _about("model", say))
     if config.model.init is not None and not is_filled(folder):
         say(f"model: making a base model of size {config.model.init} with random weights")
         init_model(config.model.init, folder, config.training.seed)
@@ -96,28 +98,37 @@ def _prepare_data(config: TrainConfig, say: Say) -> None:
     if config.data.generate == "digits" and not is_filled(folder):
         say("data: making the pictures of handwritten digits")
         generate_digits(folder)
+    fetch_data(config, _about("data", say))
     processor = Processor.load(config.model_dir, config.training.num_crops)
-    image_root = folder / config.data.image_root
-    wanted = [config.data.train, config.data.eval if config.evaluation.enabled else None]
-    for name in [name for name in wanted if name is not None]:
-        file = folder / name
-        samples = JsonlDataset(file, image_root, processor, config.training.max_length)
-        num_pictures = check_pictures(file, image_root, _every_few_seconds(say))
-        skipped = f", {samples.num_skipped} longer than maxLength left out" if samples.num_skipped else ""
-        say(f"data: {file} has {len(samples):,} samples{skipped}, {num_pictures:,} pictures")
+    _check_jsonl_files(config, processor, say)
+    samples, questions = open_task(config, processor)
+    num_held_out = 0 if questions is None else len(questions)
+    say(f"data: {describe_data(config, samples, num_held_out)}")
 
 
-def _every_few_seconds(say: Say, seconds: float = 5.0) -> Say:
-    """Pass on only the last line of every few seconds."""
-    last = time.monotonic()
+def _check_jsonl_files(config: TrainConfig, processor: Processor, say: Say) -> None:
+    """Go through the files line by line; DataError says all that is wrong with any of them."""
+    told, problems = every_few_seconds(say), list[str]()
+    for file in jsonl_files(config):
 
-    def throttled(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            say(line)
+        def on_line(number: int, _: int, file: Path = file) -> None:
+            told(f"data: {file}: {number:,} lines looked at")
 
-    return throttled
+        try:
+            image_root = config.data_dir / config.data.image_root
+            report = check_jsonl(file, image_root, ExactCounter(processor), on_line)
+            report.refuse_if_bad(config.training.max_length)
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            say(f"data: {file} names {report.num_pictures:,} pictures, and all are there")
+    if problems:
+        raise DataError("\n".join(problems))
+
+
+def _about(what: str, say: Say) -> Say:
+    """Put in front of each line what it is about."""
+    return lambda line: say(f"{what}: {line}")
 
 
 def _say(line: str) -> None:
