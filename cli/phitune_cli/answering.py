@@ -1,0 +1,71 @@
+"""What `phitune evaluate` and `phitune predict` share: options, the device, loading a model onto it."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from phitune_cli.this_machine import detect_machine
+
+if TYPE_CHECKING:
+    import torch
+
+    from phitune_trainer.load_trained import Located
+    from phitune_trainer.model import Phi3V
+
+_BF16_FROM: Final = (8, 0)
+"""Lowest compute capability that computes in bf16."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how exactly to compute."""
+
+    name: str
+    precision: str
+    about: str
+    """Both in words."""
+
+    def load(self, located: "Located") -> "Phi3V":
+        """Load a model onto the device, ready to answer. Raises UserError or ModelFilesError."""
+        import torch
+
+        from phitune_trainer.load_trained import load_trained
+
+        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        note(f"loading {located.about}, on {self.about}")
+        model = load_trained(located, dtype=dtypes[self.precision], attention="sdpa")
+        return model.to(self.torch).eval()
+
+    @property
+    def torch(self) -> "torch.device":
+        """The device as torch knows it."""
+        import torch
+
+        return torch.device(self.name)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `choose_device` reads."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "bf16", "fp16", "fp32"),
+        default="auto",
+        help="of the weights (default: bf16 on GPUs that have it, else fp16; fp32 on the CPU)",
+    )
+
+
+def choose_device(precision: str) -> Device:
+    """The first GPU if there is one, else the CPU, in the precision asked for or that suits it."""
+    machine = detect_machine()
+    if machine.gpu is None:
+        chosen = "fp32" if precision == "auto" else precision
+        return Device("cpu", chosen, f"the CPU, {chosen}")
+    has_bf16 = (machine.gpu.compute_capability or (0, 0)) >= _BF16_FROM
+    chosen = ("bf16" if has_bf16 else "fp16") if precision == "auto" else precision
+    return Device("cuda:0", chosen, f"{machine.gpu.name}, {chosen}")
+
+
+def note(line: str) -> None:
+    """Say something that is not the result: results alone go to standard output."""
+    print(line, file=sys.stderr, flush=True)
