@@ -32,6 +32,9 @@ class CommandModule(Protocol):
 COMMANDS: Final = {
     "run": Command("phitune_cli.run_cmd", "fine-tune here, without a cluster"),
     "render": Command("phitune_cli.render_cmd", "check a FineTuneJob, show what the operator would create"),
+    "estimate": Command("phitune_cli.estimate_cmd", "how much GPU memory will it take, and what fits?"),
+    "evaluate": Command("phitune_cli.evaluate_cmd", "score a model on held-out samples, compare two"),
+    "predict": Command("phitune_cli.predict_cmd", "answer one question about pictures"),
     "init-model": Command("phitune_cli.init_model_cmd", "make a base model with random weights"),
     "data": Command("phitune_cli.data_cmd", "make a data set"),
 }
@@ -45,6 +48,10 @@ _TRAINER_PACKAGES: Final = (
     "numpy",
     "PIL",
     "sklearn",
+    "huggingface_hub",
+    "pyarrow",
+    "av",
+    "rapidfuzz",
 )
 """What commands that train import, and an installation without the extra `trainer` lacks."""
 
@@ -52,6 +59,11 @@ _EPILOG: Final = f"""\
 examples:
   phitune run examples/digits.yaml             fine-tune on this machine
   phitune render examples/digits.yaml          what would `kubectl apply` make of it?
+  phitune estimate job.yaml --gpu A100-80GB    does it fit, and with what settings?
+  phitune evaluate runs/local/digits/0001/export/merged
+                                               score what a run left, on what it held out
+  phitune predict --model model/ --image page.png --prompt "What is the total?"
+                                               answer one question
   phitune init-model --size tiny --out model/  a base model without a download
   phitune data digits --out data/              pictures of digits to train on
   phitune render --help                        more on one command

@@ -8,12 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from phitune_cli.one_job import read_one_job_to_run
 from phitune_cli.progress_bar import ProgressBar
 from phitune_cli.this_machine import detect_machine, localize
-from phitune_cli.yaml_documents import UnreadableError, read_manifests
-from phitune_operator import names
-from phitune_operator.api import FineTuneJob
-from phitune_operator.validate import InvalidJobError, not_implemented, read_job
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
@@ -59,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def main(args: argparse.Namespace) -> int:
     """Run the job; 0: done, 2: what was given is wrong, 75: stopped and saved, others: a fault."""
     try:
-        job = read_one_job(args.file)
+        job = read_one_job_to_run(args.file)
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
@@ -78,27 +75,6 @@ def main(args: argparse.Namespace) -> int:
     code = carry_out(local.train)
     print(closing(code, RunLayout(local.train.run_dir), args.file))
     return code
-
-
-def read_one_job(file: str) -> FineTuneJob:
-    """The only FineTuneJob of a file. UserError says all that is wrong with it, as the API server would."""
-    try:
-        manifests = [manifest for manifest in read_manifests(file) if manifest.kind == names.KIND]
-    except UnreadableError as error:
-        raise UserError(str(error)) from error
-    if len(manifests) != 1:
-        raise UserError(f"{file}: has {len(manifests)} objects of kind {names.KIND}; exactly one is needed")
-    try:
-        job = read_job(manifests[0].value)
-    except InvalidJobError as error:
-        raise UserError(
-            "\n".join(f"{manifests[0].where}: {problem}" for problem in error.problems)
-        ) from error
-    if refused := not_implemented(job):
-        raise UserError(
-            "\n".join(f"{manifests[0].where}: {path}: not available in this version" for path in refused)
-        )
-    return job
 
 
 def choose_run(runs: Path, *, fresh: bool) -> str:
@@ -178,9 +154,10 @@ def _score(scores: dict[str, Any] | None) -> list[str]:
     if scores is None:
         return []
     before = "not measured" if scores["baseline"] is None else f"{scores['baseline']:.4f}"
-    return [
-        f"  {scores['metric']}: before {before}, after {scores['value']:.4f} ({scores['samples']} samples)"
-    ]
+    after = f"{scores['value']:.4f}"
+    if "low" in scores:  # a run that an earlier version finished has no interval
+        after += f" ({scores['low']:.3f} to {scores['high']:.3f})"
+    return [f"  {scores['metric']}: before {before}, after {after}, of {scores['samples']} samples"]
 
 
 def _places(result: dict[str, Any], layout: RunLayout) -> dict[str, Path]:

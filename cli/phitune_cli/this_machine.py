@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from phitune_operator.api import FineTuneJob
 from phitune_operator.defaults import resolve
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.memory import Gpu
 
 _GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/dxg")
 """One of them exists where an NVIDIA driver is loaded: on Linux, on Linux inside Windows."""
@@ -18,8 +19,10 @@ class Machine:
 
     cpus: int
     gpus: int = 0
-    gpu_name: str = ""
-    compute_capability: tuple[int, int] | None = None
+    gpu: Gpu | None = None
+    """What all of its GPUs have; None without GPUs."""
+    no_flash: str | None = None
+    """Why flash attention cannot run on them, though they may be new enough for it; None if it can."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LocalConfig:
 
 def detect_machine() -> Machine:
     """Look for GPUs and count the CPUs. torch, slow to import, is asked only where there may be a GPU."""
-    from phitune_trainer.launch import available_cpus
+    from phitune_trainer.processes import available_cpus
 
     if not any(Path(device).exists() for device in _GPU_DEVICES):
         return Machine(available_cpus())
@@ -40,19 +43,23 @@ def detect_machine() -> Machine:
 
     if not torch.cuda.is_available():
         return Machine(available_cpus())
-    return Machine(
-        available_cpus(),
-        torch.cuda.device_count(),
-        torch.cuda.get_device_name(0),
-        torch.cuda.get_device_capability(0),
+    from phitune_trainer.model.flash import why_not
+
+    devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpu = Gpu(
+        devices[0].name,
+        min(device.total_memory for device in devices),
+        min((device.major, device.minor) for device in devices),
     )
+    return Machine(available_cpus(), len(devices), gpu, why_not(torch.device("cuda"), torch.bfloat16))
 
 
 def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, workspace: str) -> LocalConfig:
     """Resolve `job` for `machine`.
 
     The global batch stays what it is on the cluster, since it is part of what is learned. Precision,
-    attention and batch a pass follow the GPU, or the CPU where there is none.
+    attention, samples of a pass and recomputation follow the GPU and its memory, or the CPU where there is
+    none.
     """
     asked = resolve(job, namespace=namespace, uid=uid).train
     global_batch = asked.training.global_batch_size
@@ -72,6 +79,7 @@ def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, wo
                     "global_batch_size": global_batch,
                     "per_device_batch_size": _batch_a_pass(job, global_batch // ranks),
                     "precision": job.spec.training.precision if machine.gpus else "auto",
+                    "attention": _attention(job, machine),
                 }
             ),
         }
@@ -80,13 +88,21 @@ def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, wo
         job.model_copy(update={"spec": spec}),
         namespace=namespace,
         uid=uid,
-        compute_capability=machine.compute_capability,
+        gpu=machine.gpu,
     )
     run = resolved.train.run.model_copy(update={"workspace": workspace})
     return LocalConfig(
         resolved.train.model_copy(update={"run": run}),
         [*_notes(asked, resolved.train, machine), *resolved.notes],
     )
+
+
+def _attention(job: FineTuneJob, machine: Machine) -> Literal["auto", "flash", "sdpa", "eager"]:
+    """What was asked for, but never chosen here what cannot run here."""
+    asked = job.spec.training.attention
+    if not machine.gpus and asked == "flash":
+        return "auto"
+    return "sdpa" if asked == "auto" and machine.no_flash else asked
 
 
 def _batch_a_pass(job: FineTuneJob, rank_batch: int) -> int | None:
@@ -98,13 +114,15 @@ def _batch_a_pass(job: FineTuneJob, rank_batch: int) -> int | None:
 
 
 def _notes(asked: TrainConfig, local: TrainConfig, machine: Machine) -> list[str]:
-    where = f"{machine.gpus} x {machine.gpu_name}" if machine.gpus else f"{machine.cpus} CPUs, no GPU"
+    where = f"{machine.gpus} x {machine.gpu.name}" if machine.gpu else f"{machine.cpus} CPUs, no GPU"
     world = asked.world
     first = (
         f"this machine has {where}: {world.nodes} nodes x {world.processes_per_node} processes become "
         f"{local.world.size} processes here, with the same global batch of {local.training.global_batch_size}"
     )
     notes = [first]
-    if local.training.precision != asked.training.precision:
+    if not machine.gpus and local.training.precision != asked.training.precision:
         notes.append(f"precision {local.training.precision}, which this machine computes best")
+    if machine.no_flash and local.training.attention == "sdpa":
+        notes.append(f"attention sdpa: flash attention cannot run here, {machine.no_flash}")
     return notes

@@ -1,0 +1,182 @@
+"""`phitune estimate`: how much GPU memory a FineTuneJob takes, what is chosen by that, and what would fit."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from pydantic import ValidationError
+
+from phitune_cli.one_job import read_one_job
+from phitune_operator.api import FineTuneJob
+from phitune_operator.defaults import Resolved, resolve
+from phitune_trainer.config import TrainConfig
+from phitune_trainer.errors import UserError
+from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.memory import FEWER_CROPS, GPUS, Choice, Gpu, content_of, find_gpu, gib, remedies
+from phitune_trainer.problems import problems_of
+
+_PARTS: Final = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "text": "activations of the text layers",
+    "vision": "activations of CLIP and projector",
+    "logits": "logits",
+    "work": "the layer being computed",
+    "buffers": "gradients being sent",
+    "optimizer_step": "more while the weights are moved",
+    "fragmentation": "fragmentation",
+    "context": "CUDA, NCCL",
+}
+"""Fields of Estimate in words."""
+
+_EPILOG: Final = f"""\
+examples:
+  phitune estimate job.yaml                            on every GPU that is known by name
+  phitune estimate job.yaml --gpu A100-80GB            by part, and what would fit if it does not
+  phitune estimate job.yaml --gpu T4 --gpu L4 --gpus 2
+  phitune estimate job.yaml --gpu V100-32GB --nodes 2 --gpus 8
+
+GPUs: {", ".join(GPUS)};
+labels such as NVIDIA-A100-SXM4-80GB are understood, too.
+
+The numbers are for the largest sample to expect. They are an estimate: docs/memory.md has the formula, and
+what it was checked against.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `estimate` and its options."""
+    parser = subparsers.add_parser(
+        "estimate",
+        help="how much GPU memory will it take, and what fits?",
+        description="Estimate the GPU memory that a FineTuneJob takes, and show what is chosen by it: "
+        "precision, attention, samples of a pass, recomputation. No GPU and no cluster is needed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", metavar="FILE", help="the FineTuneJob, YAML or JSON; - for standard input")
+    parser.add_argument(
+        "--gpu", action="append", metavar="NAME", help="a GPU, several times for several (default: all known)"
+    )
+    parser.add_argument("--nodes", type=_count, metavar="N", help="instead of spec.resources.nodes")
+    parser.add_argument(
+        "--gpus", type=_count, metavar="N", help="of each node, instead of spec.resources.gpusPerNode"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the estimate; 0 also where nothing fits, 2 where what was given is wrong."""
+    try:
+        job = on_gpus(read_one_job(args.file), args.nodes, args.gpus)
+        gpus = [known_gpu(name) for name in args.gpu or GPUS]
+        estimates = [(gpu, resolved_for(job, gpu)) for gpu in gpus]
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    first = estimates[0][1].train
+    print("\n".join(_heading(job, first)))
+    if args.gpu:
+        for gpu, resolved in estimates:
+            print("\n".join(["", *_details(gpu, resolved)]))
+    else:
+        print("\n".join(["", *_table(estimates)]))
+    return DONE
+
+
+def on_gpus(job: FineTuneJob, nodes: int | None, gpus: int | None) -> FineTuneJob:
+    """The job on so many GPUs; one a node where it asks for none."""
+    resources = job.spec.resources
+    changed = resources.model_copy(
+        update={
+            "nodes": nodes or resources.nodes,
+            "gpus_per_node": gpus or resources.gpus_per_node or 1,
+            "processes_per_node": None,
+        }
+    )
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"resources": changed})})
+
+
+def known_gpu(name: str) -> Gpu:
+    """The GPU of a name. UserError lists those that are known."""
+    gpu = find_gpu(name)
+    if gpu is None:
+        raise UserError(f"--gpu {name}: not known by name; use one of {', '.join(GPUS)}")
+    return gpu
+
+
+def resolved_for(job: FineTuneJob, gpu: Gpu) -> Resolved:
+    """What the job becomes on that GPU. UserError where its batch does not divide over the GPUs."""
+    try:
+        return resolve(job, namespace="default", uid="estimate", gpu=gpu)
+    except ValidationError as error:
+        resources = job.spec.resources
+        where = f"on {resources.nodes} x {resources.gpus_per_node} GPUs"
+        raise UserError("\n".join(f"{where}: {problem}" for problem in problems_of(error))) from error
+
+
+def _heading(job: FineTuneJob, train: TrainConfig) -> Iterator[str]:
+    world, content = train.world, content_of(train)
+    method = f"{train.method}, vision frozen" if train.freeze_vision else train.method
+    if train.lora is not None:
+        method += f" of rank {train.lora.rank}" + (", on the vision part too" if train.lora.vision else "")
+    yield (
+        f"{job.metadata.name}: {train.task}, method {method}; {world.nodes} x {world.processes_per_node} "
+        f"GPUs, global batch {train.training.global_batch_size}"
+    )
+    size = "tiny" if train.model.init == "tiny" else "that of Phi-3.5-vision"
+    yield (
+        f"model size: {size}; largest sample expected: {content.tokens} tokens, {content.crops} crops"
+        + (f", {content.branches} questions about one page" if content.branches else "")
+    )
+
+
+def _details(gpu: Gpu, resolved: Resolved) -> Iterator[str]:
+    choice = _choice(resolved)
+    needs = f"about {gib(choice.estimate.total)} of {gib(choice.memory)} GiB"
+    yield f"{gpu.name}: {'fits' if choice.fits else 'does not fit'}, {needs}"
+    for note in resolved.notes:
+        yield f"  {note}"
+    yield f"  {'GiB':>40}"
+    for part, words in _PARTS.items():
+        if size := getattr(choice.estimate, part):
+            yield f"  {words:34}{size / 2**30:6.2f}"
+    yield f"  {'total':34}{choice.estimate.total / 2**30:6.2f}"
+    if not choice.fits:
+        yield from _what_would_fit(resolved.train, choice)
+
+
+def _what_would_fit(train: TrainConfig, choice: Choice) -> Iterator[str]:
+    found = remedies(choice, fewer_crops=content_of(train, num_crops=FEWER_CROPS))
+    if not found:
+        yield "  none of these lets it fit alone: more GPUs, fewer crops, freezeVision, lora, qlora"
+        return
+    yield "  would fit, with one change:"
+    for remedy in found:
+        yield f"    {remedy.change:40} about {gib(remedy.estimate.total)} GiB"
+
+
+def _table(estimates: Sequence[tuple[Gpu, Resolved]]) -> Iterator[str]:
+    yield f"{'GPU':12}{'GiB':>5}  {'needs':>5}  {'':6}{'precision':11}{'attention':11}{'a pass':8}activations"
+    for gpu, resolved in estimates:
+        choice = _choice(resolved)
+        training = resolved.train.training
+        yield (
+            f"{gpu.name:12}{gib(choice.memory):>5}  {gib(choice.estimate.total):>5}  "
+            f"{'' if choice.fits else 'no':6}{training.precision:11}{training.attention:11}"
+            f"{training.micro_batch_size:<8}{'recomputed' if training.gradient_checkpointing else 'kept'}"
+        )
+    if any(not _choice(resolved).fits for _, resolved in estimates):
+        yield "no: does not fit; --gpu NAME says what would"
+
+
+def _choice(resolved: Resolved) -> Choice:
+    assert resolved.memory is not None, "the memory of a GPU that is known by name is known"
+    return resolved.memory
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 is needed, got {text}")
+    return int(text)
