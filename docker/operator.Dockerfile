@@ -29,6 +29,7 @@ COPY trainer/phitune_trainer/__init__.py \
      trainer/phitune_trainer/problems.py \
      trainer/phitune_trainer/yaml_reader.py \
      /opt/phitune/phitune_trainer/
+COPY trainer/phitune_trainer/memory /opt/phitune/phitune_trainer/memory
 COPY operator/phitune_operator /opt/phitune/phitune_operator
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune
 WORKDIR /tmp

@@ -48,7 +48,7 @@ class ModelSpec(Group):
     """Branch, tag or commit on the hub; only with name. Default: main."""
     token_secret: ObjectName | None = None
     """Name of a Secret in the job's namespace whose key `token` holds the hub's token; only with name. Only
-    the pods that fetch or push see it, never the training pods. Default: none."""
+    the pod that fetches sees it, never the training pods. Default: none."""
     init: Literal["tiny"] | None = None
     """Size of a base model with random weights, made on the volume: tiny has two layers and trains on a CPU.
     Default: none."""
@@ -62,11 +62,12 @@ class DataSpec(Group):
     path: RelativePath | None = None
     """Folder of the data on the volume, relative to the volume's root. Default: none."""
     train: RelativePath | None = None
-    """Training samples: for task jsonl a file in the data folder, else a split of the data set. Default:
-    train.jsonl for jsonl, else the training split of the recipe."""
+    """Training samples: for task jsonl a file in the data folder, else a split of the data set (docvqa: full
+    or mini; others: train). Default: train.jsonl for jsonl, else the training split of the recipe."""
     eval: RelativePath | None = None
-    """Held-out samples: for task jsonl a file in the data folder, else a split of the data set. Default: for
-    jsonl none, and then nothing is scored; else the recipe's held-out split."""
+    """Held-out samples: for task jsonl a file in the data folder, else a split of the data set (docvqa: test;
+    nlvr2, hatefulMemes: heldOut; ucf101: val or test). Default: for jsonl none, and then nothing is scored;
+    else the recipe's held-out split."""
     image_root: RelativePath | None = None
     """Folder that the pictures' paths start from, relative to the data folder. Default: images."""
     generate: Literal["digits"] | None = None
@@ -74,6 +75,11 @@ class DataSpec(Group):
     digits is scikit-learn's handwritten digits, some held out. Default: none."""
     name: HubName | None = None
     """Id of the data set on the hub; not with task jsonl. Default: the recipe's data set of the task."""
+    revision: HubName | None = None
+    """Branch, tag or commit on the hub; only with name. Default: main."""
+    token_secret: ObjectName | None = None
+    """Name of a Secret in the job's namespace whose key `token` holds the hub's token for the data; only with
+    name. Default: that of the model, if it has one."""
 
 
 class LoraSpec(Group):

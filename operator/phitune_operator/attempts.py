@@ -124,7 +124,8 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.announce(
         "GangCreated",
         f"attempt {attempt}: {subject.num_nodes} pod(s) x {subject.processes_per_node} process(es); follow: "
-        f"kubectl logs -f -n {subject.namespace} -l {names.LABEL_JOB}={subject.name},{names.LABEL_RANK}=0",
+        f"kubectl logs -f -n {subject.namespace} -l {names.LABEL_JOB}={subject.name},{names.LABEL_RANK}=0 "
+        "(ends with this attempt)",
     )
     draft.set("phase", "Pending" if attempt == 1 else "Restarting")
     draft.do(Create.of(pytorchjob(subject, attempt)))

@@ -9,12 +9,14 @@ from typing import Any
 from phitune_operator import names
 from phitune_operator.blocked import BlockedError, BrokenConfigError
 from phitune_operator.defaults import resolve
+from phitune_operator.fields import quantity
 from phitune_operator.observed import Observed
-from phitune_operator.placement import Placement, choose
+from phitune_operator.placement import MIB, Placement, choose
 from phitune_operator.policies import claim
 from phitune_operator.render.subject import Subject
 from phitune_operator.validate import not_implemented
 from phitune_trainer.config import ConfigError, TrainConfig, parse_config
+from phitune_trainer.memory import Gpu, gib
 from phitune_trainer.yaml_reader import YamlError, read_document
 
 
@@ -40,7 +42,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
     """
     known: dict[str, Any] = seen.status.get("placement") or {}
     placement = _placement(seen, known)
-    train, notes = _train_config(seen, placement)
+    train, notes, estimated = _train_config(seen, placement)
     image = seen.spec.image or known.get("image") or seen.settings.trainer_image
     subject = Subject(
         namespace=seen.key.namespace,
@@ -50,6 +52,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         train=train,
         image=image,
         product=placement.product,
+        hub=seen.settings.hub,
     )
     capability = placement.compute_capability
     said = {
@@ -61,6 +64,8 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         "globalBatchSize": train.training.global_batch_size,
         "microBatchSize": train.training.micro_batch_size,
         "gradientCheckpointing": train.training.gradient_checkpointing,
+        "estimatedMemory": estimated or known.get("estimatedMemory"),
+        "availableMemory": f"{placement.gpu_memory // MIB}Mi" if placement.gpu_memory else None,
         "reason": placement.reason,
         "notes": notes or known.get("notes"),
     }
@@ -71,9 +76,11 @@ def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
     if "image" in known:
         major, _, minor = str(known.get("computeCapability", "")).partition(".")
         product = str(known.get("product", ""))
+        memory = known.get("availableMemory")
         return Placement(
             product="" if product == "CPU" else product,
             compute_capability=(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None,
+            gpu_memory=int(quantity(memory)) if memory else None,
             reason=str(known.get("reason", "")),
         )
     resources = seen.spec.resources
@@ -87,17 +94,18 @@ def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
     )
 
 
-def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, list[str]]:
-    """The config of the first attempt, where there is one; else a fresh one, with what was filled in."""
+def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, list[str], str | None]:
+    """The config of the first attempt, where there is one; else a fresh one, with notes and memory."""
     if seen.config_map is not None:
-        return _pinned(seen.config_map), []
+        return _pinned(seen.config_map), [], None
     resolved = resolve(
         seen.readable,
         namespace=seen.key.namespace,
         uid=seen.uid,
-        compute_capability=placement.compute_capability,
+        gpu=Gpu(placement.product or "the GPU", placement.gpu_memory, placement.compute_capability),
     )
-    return resolved.train, resolved.notes
+    estimated = f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None
+    return resolved.train, resolved.notes, estimated
 
 
 def _pinned(config_map: dict[str, Any]) -> TrainConfig:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
 from phitune_operator.fields import quantity
 from phitune_trainer.config import (
+    Attention,
     Checkpoint,
     Data,
     Evaluation,
@@ -24,9 +25,12 @@ from phitune_trainer.config import (
     Training,
     World,
 )
+from phitune_trainer.memory import Choice, Gpu, choose, setup_of
 
 BF16_FROM: Final = (8, 0)
 """Compute capability from which bf16 is computed natively."""
+FLASH_FROM: Final = (8, 0)
+"""Compute capability from which flash attention runs, in bf16 only."""
 
 FLAG_LEARNING_RATE: Final = 4e-5
 FLAG_EPOCHS: Final = 1
@@ -38,7 +42,7 @@ VIDEO_CROPS: Final = 4
 CHECKPOINT_MINUTES: Final = 15.0
 """Not published: the recipe has no checkpoints."""
 TINY_MICRO_BATCH: Final = 8
-"""Samples of a forward pass of a model made here, which is small everywhere. Others get 1 until measured."""
+"""Samples of a forward pass on CPU of a model made here, which is small everywhere. Others get 1."""
 
 
 class Row(NamedTuple):
@@ -74,15 +78,15 @@ class Resolved:
     train: TrainConfig
     notes: list[str] = field(default_factory=list)
     """What was chosen or adjusted for the user, a sentence each."""
+    memory: Choice | None = None
+    """How the job fits in the GPU's memory; None on CPU, and where that memory is not known."""
 
 
-def resolve(
-    job: FineTuneJob, *, namespace: str, uid: str, compute_capability: tuple[int, int] | None = None
-) -> Resolved:
+def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = None) -> Resolved:
     """The config that the job's pods read. The job must be one that `validate` accepts.
 
-    `compute_capability` is that of the GPU it will run on; None on CPU, or where no cluster is at hand: then
-    one of today's is taken, and a note says so.
+    `gpu` is what it will run on; None on CPU, or where no cluster is at hand: then one of today's is taken,
+    the smallest batch goes through it at a time, and a note says so.
     """
     spec, notes = job.spec, list[str]()
     row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), _FLAGS)
@@ -96,7 +100,7 @@ def resolve(
         method=spec.method,
         freeze_vision=spec.freeze_vision,
         lora=_lora(spec, row),
-        training=_training(spec, row, world, compute_capability, notes),
+        training=_training(spec, row, world, gpu, notes),
         world=world,
         checkpoint=_checkpoint(spec),
         evaluation=_evaluation(spec, data, notes),
@@ -105,7 +109,14 @@ def resolve(
             adapter=spec.method != "full" if spec.export.adapter is None else spec.export.adapter,
         ),
     )
-    return Resolved(train, notes)
+    memory = _fit(train, spec, gpu, notes)
+    if memory is not None:
+        fitting = {
+            "micro_batch_size": memory.setup.micro_batch,
+            "gradient_checkpointing": memory.setup.recompute,
+        }
+        train = train.model_copy(update={"training": train.training.model_copy(update=fitting)})
+    return Resolved(train, notes, memory)
 
 
 def cpu_request(spec: FineTuneJobSpec) -> str:
@@ -163,10 +174,12 @@ def _data(spec: FineTuneJobSpec) -> Data:
     if given is None:
         return Data()
     if given.generate is not None:
-        return Data(generate=given.generate, eval="eval.jsonl")
+        return Data(generate=given.generate, train="train.jsonl", eval="eval.jsonl")
     return Data(
         path=given.path,
-        train=given.train or "train.jsonl",
+        name=given.name,
+        revision=given.revision,
+        train=given.train or ("train.jsonl" if spec.task == "jsonl" else None),
         eval=given.eval,
         image_root=given.image_root or "images",
     )
@@ -194,16 +207,17 @@ def _training(
     spec: FineTuneJobSpec,
     row: Row,
     world: World,
-    compute_capability: tuple[int, int] | None,
+    gpu: Gpu | None,
     notes: list[str],
 ) -> Training:
     asked = spec.training
     global_batch = _global_batch(spec, row, world, notes)
+    precision = _precision(spec, world, gpu, notes)
     return Training(
         epochs=None if asked.max_steps is not None else asked.epochs or row.epochs,
         max_steps=asked.max_steps,
         global_batch_size=global_batch,
-        micro_batch_size=asked.per_device_batch_size or _micro_batch(spec, global_batch // world.size),
+        micro_batch_size=asked.per_device_batch_size or _micro_batch(spec, world, global_batch // world.size),
         learning_rate=row.learning_rate if asked.learning_rate is None else asked.learning_rate,
         weight_decay=asked.weight_decay,
         warmup_steps=_warmup(spec, notes),
@@ -212,8 +226,8 @@ def _training(
         max_length=asked.max_length,
         packing=bool(asked.packing),
         gradient_checkpointing=_recompute(spec, world),
-        precision=_precision(spec, world, compute_capability, notes),
-        attention="sdpa" if asked.attention == "auto" else asked.attention,
+        precision=precision,
+        attention=_attention(spec, world, gpu, precision, notes),
         seed=asked.seed,
     )
 
@@ -232,8 +246,10 @@ def _global_batch(spec: FineTuneJobSpec, row: Row, world: World, notes: list[str
     return nearest
 
 
-def _micro_batch(spec: FineTuneJobSpec, rank_batch: int) -> int:
-    largest = TINY_MICRO_BATCH if spec.model is not None and spec.model.init is not None else 1
+def _micro_batch(spec: FineTuneJobSpec, world: World, rank_batch: int) -> int:
+    """On CPU. On a GPU the smallest, unless `_fit` knows its memory."""
+    is_small = world.device == "cpu" and spec.model is not None and spec.model.init is not None
+    largest = TINY_MICRO_BATCH if is_small else 1
     return max(size for size in range(1, largest + 1) if rank_batch % size == 0)
 
 
@@ -252,23 +268,71 @@ def _warmup(spec: FineTuneJobSpec, notes: list[str]) -> int:
 
 
 def _recompute(spec: FineTuneJobSpec, world: World) -> bool:
-    """On GPUs as the recipe does, always, until the memory is estimated; on CPU there is memory enough."""
+    """On CPU there is memory enough. On a GPU as the recipe does, always, unless `_fit` knows its memory."""
     asked = spec.training.gradient_checkpointing
     return world.device == "cuda" if asked == "auto" else asked == "always"
 
 
-def _precision(
-    spec: FineTuneJobSpec, world: World, compute_capability: tuple[int, int] | None, notes: list[str]
-) -> Precision:
+def _fit(train: TrainConfig, spec: FineTuneJobSpec, gpu: Gpu | None, notes: list[str]) -> Choice | None:
+    """Choose batch of a pass and recomputation by the GPU's memory, as far as the job leaves them open."""
+    asked, world = spec.training, train.world
+    if world.device == "cpu":
+        return None
+    if gpu is None or gpu.memory is None:
+        if asked.per_device_batch_size is None:
+            notes.append("training.perDeviceBatchSize is 1: the memory of the GPU is not known")
+        return None
+    choice = choose(
+        setup_of(train),
+        gpu.memory,
+        rank_batch=train.training.global_batch_size // world.size,
+        micro_batch=asked.per_device_batch_size,
+        recompute=None
+        if asked.gradient_checkpointing == "auto"
+        else asked.gradient_checkpointing == "always",
+    )
+    notes.append(f"{gpu.name}{'' if choice.fits else ' is too small'}: {choice.reason}")
+    return choice
+
+
+def _precision(spec: FineTuneJobSpec, world: World, gpu: Gpu | None, notes: list[str]) -> Precision:
     asked = spec.training.precision
     if asked != "auto":
         return asked
     if world.device == "cpu":
         return "fp32"
-    if compute_capability is None:
+    if gpu is None or gpu.compute_capability is None:
         notes.append("training.precision is bf16: the GPU is not known, compute capability 8.0 is assumed")
         return "bf16"
-    return "bf16" if compute_capability >= BF16_FROM else "fp16"
+    precision: Precision = "bf16" if gpu.compute_capability >= BF16_FROM else "fp16"
+    notes.append(
+        f"training.precision is {precision}: {_capability(gpu)}, and bf16 needs {_version(BF16_FROM)}"
+    )
+    return precision
+
+
+def _attention(
+    spec: FineTuneJobSpec, world: World, gpu: Gpu | None, precision: Precision, notes: list[str]
+) -> Attention:
+    """The fastest that runs there: flash attention, or PyTorch's own; written out only where asked for."""
+    asked = spec.training.attention
+    if asked != "auto":
+        return asked
+    if world.device == "cpu" or gpu is None or gpu.compute_capability is None:
+        return "sdpa"
+    is_flash = precision == "bf16" and gpu.compute_capability >= FLASH_FROM
+    needs = f"flash needs bf16 and compute capability {_version(FLASH_FROM)}"
+    attention: Attention = "flash" if is_flash else "sdpa"
+    notes.append(f"training.attention is {attention}: {_capability(gpu)} with {precision}, {needs}")
+    return attention
+
+
+def _capability(gpu: Gpu) -> str:
+    return f"{gpu.name} has compute capability {_version(gpu.compute_capability or (0, 0))}"
+
+
+def _version(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
 
 
 def _checkpoint(spec: FineTuneJobSpec) -> Checkpoint:

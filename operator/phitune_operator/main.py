@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 import aiohttp
@@ -21,7 +21,7 @@ from phitune_operator.clock import utc_now
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.logs import LOGGER
 from phitune_operator.observe import Observer
-from phitune_operator.observed import Settings
+from phitune_operator.observed import HubAccess, Settings
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.queue import WorkQueue, work
 from phitune_operator.reconcile import Reconciler
@@ -73,6 +73,15 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def hub_access(environment: Mapping[str, str]) -> HubAccess:
+    """How prepare pods get to the hub, as the chart's values say it."""
+    told = {
+        name: environment.get(f"PHITUNE_HUB_{name.upper()}", "")
+        for name in ("endpoint", "proxy", "no_proxy", "ca_config_map")
+    }
+    return HubAccess(**told)
+
+
 async def run(options: argparse.Namespace) -> None:
     """Serve until a signal comes."""
     probes = health.Health()
@@ -84,7 +93,10 @@ async def run(options: argparse.Namespace) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         store, queue = Store(), WorkQueue()
         observer = Observer(
-            kube, store, ProgressPoller(session), Settings(trainer_image=options.trainer_image)
+            kube,
+            store,
+            ProgressPoller(session),
+            Settings(trainer_image=options.trainer_image, hub=hub_access(os.environ)),
         )
         reconciler = Reconciler(kube, store, queue, observer, clock=utc_now)
         resync = Resync(kube, store, queue, options.namespaces)

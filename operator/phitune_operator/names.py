@@ -65,6 +65,12 @@ PROGRESS_PORT: Final = 8471
 PROGRESS_PORT_NAME: Final = "progress"
 ENV_CONFIG: Final = "PHITUNE_CONFIG"
 ENV_ATTEMPT: Final = "PHITUNE_ATTEMPT"
+ENV_HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of a variable
+ENV_DATA_TOKEN: Final = "PHITUNE_DATA_TOKEN"  # noqa: S105 - the name of a variable
+SECRET_TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
+"""Key under which a secret holds the hub's token."""
+CA_PATH: Final = "/etc/phitune-ca"
+CA_KEY: Final = "ca.crt"
 POD_USER: Final = 65532
 """User and group of every training pod; the volume's files belong to this group."""
 TERMINATION_GRACE_SECONDS: Final = 120

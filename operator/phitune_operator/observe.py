@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
-from phitune_operator.attempts import POLL
+from phitune_operator.attempts import POLL, was_suspended
 from phitune_operator.clock import from_text
 from phitune_operator.kinds import (
     CLAIM,
@@ -45,6 +45,7 @@ from phitune_operator.policies import prepare
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.refusals import Refusal, refusal_of
 from phitune_operator.reports import MAX_LINES, ProgressReport, clean_lines
+from phitune_operator.status import is_true
 from phitune_operator.store import Store
 from phitune_operator.validate import InvalidJobError, read_job
 
@@ -90,8 +91,11 @@ class Observer:
         )
         if job is None or seen.is_deleted or is_finished(seen):
             return seen
-        if seen.attempt > 0 and seen.gang is None:
-            seen = replace(seen, pods=await self._pods_for_sure(key, raw))
+        if is_between_gangs(seen):
+            await self._make_sure(PYTORCHJOB, key, raw)
+            await self._make_sure(POD, key, raw)
+            gangs, pods = self._mine(PYTORCHJOB, key, raw), self._pods(key, raw)
+            seen = replace(seen, gangs=tuple(gangs), pods=tuple(view(pod) for pod in pods))
         seen = replace(seen, pods=await self._with_node_and_log(seen))
         return replace(
             seen,
@@ -143,15 +147,19 @@ class Observer:
         kind, name = (PYTORCHJOB, f"{key.name}-{attempt}") if attempt else (JOB, names.prepare_job(key.name))
         return is_controlled_by_name(pod, kind, name)
 
-    async def _pods_for_sure(self, key: Key, raw: Object) -> tuple[PodView, ...]:
-        """The pods as they are now: the next gang may start only when none of the last one runs.
+    async def _make_sure(self, kind: Kind, key: Key, raw: Object) -> None:
+        """Let the store have the job's objects of a kind as they are now.
 
-        The watch of pods may be behind the one that told that the gang is gone.
+        The watches are behind each other, and one that begins anew never tells what was deleted meanwhile.
         """
-        labels = f"{names.LABEL_JOB_UID}={uid_of(raw)}"
-        for pod in await self._kube.list(POD, key.namespace, labels=labels):
-            self._store.absorb(POD, pod)
-        return tuple(view(pod) for pod in self._pods(key, raw))
+        uid = uid_of(raw)
+        known = {
+            uid_of(obj)
+            for obj in self._store.children(key, kind)
+            if labels_of(obj).get(names.LABEL_JOB_UID) == uid
+        }
+        listed = await self._kube.list(kind, key.namespace, labels=f"{names.LABEL_JOB_UID}={uid}")
+        self._store.replace(kind, listed, known_before=known)
 
     async def _with_node_and_log(self, seen: Observed) -> tuple[PodView, ...]:
         """Add what pods do not say themselves: whether their node is alive, and their log's last lines."""
@@ -215,6 +223,12 @@ class Observer:
         if rank_zero is None or rank_zero.has_ended or not rank_zero.address or rank_zero.phase != "Running":
             return None
         return await self._poller.poll(seen.key, rank_zero.address, at_most_every=POLL / 2)
+
+
+def is_between_gangs(seen: Observed) -> bool:
+    """Whether the next gang waits for the end of the last one, and all depends on what is really there."""
+    is_over = is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen)
+    return seen.attempt > 0 and (seen.gang is None or is_over)
 
 
 def is_to_be_judged(seen: Observed, pod: PodView) -> bool:

@@ -1,6 +1,6 @@
 """Everything that is known about one job at one moment: what `observe` gathers and `plan` decides on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +14,26 @@ from phitune_operator.reports import EndReport, ProgressReport
 
 
 @dataclass(frozen=True, kw_only=True)
+class HubAccess:
+    """How pods that fetch get to the hub, where a job's own variables do not say it; empty: directly."""
+
+    endpoint: str = ""
+    """Address of a mirror."""
+    proxy: str = ""
+    """Address of the proxy for HTTPS."""
+    no_proxy: str = ""
+    """Hosts that are asked directly, comma-separated."""
+    ca_config_map: str = ""
+    """ConfigMap of the job's namespace whose key ca.crt holds the certificates to trust."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the operator itself was told at its start."""
 
     trainer_image: str
     """Image of a job that names none."""
+    hub: HubAccess = field(default_factory=HubAccess)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,13 @@ from phitune_operator import names
 from phitune_operator.api import Toleration
 from phitune_operator.blocked import BlockedError
 from phitune_operator.kinds import Object, labels_of, name_of
+from phitune_trainer.memory import Gpu, find_gpu
 
 LABEL_MAJOR = "nvidia.com/gpu.compute.major"
 LABEL_MINOR = "nvidia.com/gpu.compute.minor"
-
+LABEL_MEMORY = "nvidia.com/gpu.memory"
+"""Of one GPU, or of one slice where GPUs are partitioned, in MiB."""
+MIB = 2**20
 
 MAX_NAMED = 5
 """Nodes that a message names."""
@@ -64,6 +67,12 @@ class Node:
         major, minor = self.labels.get(LABEL_MAJOR, ""), self.labels.get(LABEL_MINOR, "")
         return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
+    @property
+    def gpu_memory(self) -> int | None:
+        """Bytes of one GPU; None if nothing labelled the node."""
+        text = self.labels.get(LABEL_MEMORY, "")
+        return int(text) * MIB if text.isdecimal() else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -72,6 +81,8 @@ class Placement:
     product: str = ""
     """Empty on CPU, and where the GPUs have no product label."""
     compute_capability: tuple[int, int] | None = None
+    gpu_memory: int | None = None
+    """Bytes of one GPU, the least of the nodes that fit; None on CPU, and where nothing says so."""
     reason: str
 
 
@@ -130,14 +141,21 @@ def choose(
     for product in order:
         fitting = [node for node in groups.get(product, []) if node.num_gpus >= gpus_per_node]
         if len(fitting) >= num_nodes:
+            known = find_gpu(product) or Gpu(product)
             return Placement(
                 product=product,
-                compute_capability=fitting[0].compute_capability,
+                compute_capability=fitting[0].compute_capability or known.compute_capability,
+                gpu_memory=_least_memory(fitting) or known.memory,
                 reason=_reason(product, products, len(fitting), gpus_per_node),
             )
     raise BlockedError(
         "NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, bool(wanted), kept_out)
     )
+
+
+def _least_memory(nodes: Sequence[Node]) -> int | None:
+    """Bytes of the smallest GPU that a node's labels tell of."""
+    return min((node.gpu_memory for node in nodes if node.gpu_memory), default=None)
 
 
 def _obstacle(node: Node, tolerations: Sequence[Toleration]) -> str:

@@ -237,6 +237,12 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
         draft.fail(preparation.reason, preparation.message)
         return
     waiting = next((pod.unschedulable for pod in seen.prepare_pods if pod.unschedulable), "")
-    message = waiting or "model and data are being fetched or checked"
-    draft.set_condition(names.CONDITION_PREPARED, False, "Unschedulable" if waiting else "Preparing", message)
+    broken = next((pod.bad_config for pod in seen.prepare_pods if pod.bad_config), "")
+    message = waiting or broken or "model and data are being fetched or checked"
+    draft.set_condition(
+        names.CONDITION_PREPARED,
+        False,
+        "Unschedulable" if waiting else "NoSecret" if broken else "Preparing",
+        message,
+    )
     draft.look_again(RECHECK)

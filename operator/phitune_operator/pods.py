@@ -1,6 +1,6 @@
 """A pod as the plan sees it: how it stands, how it ended, and why it does not start."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,8 @@ from phitune_operator.reports import EndReport, clean, read_end
 
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 """Reasons of a waiting container whose image cannot be had."""
+CONFIG_TROUBLE = "CreateContainerConfigError"
+"""Reason of a waiting container that names a secret or a key of it that is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class PodView:
     """Why the cluster took the pod away (a condition's reason), or empty."""
     bad_image: str
     """Image that cannot be pulled, or empty."""
+    bad_config: str
+    """Why its container cannot be made, such as a secret that is not there, or empty."""
     unschedulable: str
     """Why no node takes the pod, or empty."""
     report: EndReport | None
@@ -96,6 +100,7 @@ def view(pod: Object) -> PodView:
         message=clean(str(status.get("message") or "")),
         disruption=str(disrupted.get("reason", "")) if disrupted.get("status") == "True" else "",
         bad_image=_bad_image(status),
+        bad_config=_bad_config(status),
         unschedulable=(
             clean(str(scheduled.get("message", "")))
             if scheduled.get("status") == "False" and phase == "Pending"
@@ -114,9 +119,20 @@ def _ended_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _bad_image(status: Mapping[str, Any]) -> str:
-    statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-    for container in statuses:
-        waiting = (container.get("state") or {}).get("waiting") or {}
+    for container, waiting in _waiting(status):
         if waiting.get("reason") in IMAGE_TROUBLE:
             return clean(str(container.get("image", "")))
     return ""
+
+
+def _bad_config(status: Mapping[str, Any]) -> str:
+    for _, waiting in _waiting(status):
+        if waiting.get("reason") == CONFIG_TROUBLE:
+            return clean(str(waiting.get("message") or CONFIG_TROUBLE))
+    return ""
+
+
+def _waiting(status: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Containers that wait, and what for."""
+    for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+        yield container, (container.get("state") or {}).get("waiting") or {}

@@ -201,6 +201,8 @@ RULES: Final[list[Rule]] = [
     ),
     _only_with("model.revision", "model.name"),
     _only_with("model.tokenSecret", "model.name"),
+    _only_with("data.revision", "data.name"),
+    _only_with("data.tokenSecret", "data.name"),
     Rule(
         at="spec",
         field="data",

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from phitune_operator.api import FineTuneJob
-from phitune_operator.defaults import lora_vision
 from phitune_operator.fields import IN_WORDS, LIST_MAP_KEYS
 from phitune_operator.rules import RULES, Rule
 from phitune_operator.schema import Schema, object_schema, structural, with_defaults
@@ -57,13 +56,7 @@ def not_implemented(job: FineTuneJob) -> list[str]:
     """Full paths of the fields that ask for what this version does not do yet."""
     spec = job.spec
     asked: dict[str, bool] = {
-        "spec.task": spec.task != "jsonl",
-        "spec.model.name": spec.model is None or spec.model.name is not None,
-        "spec.data.name": spec.data is not None and spec.data.name is not None,
-        "spec.method": spec.method == "qlora",
-        "spec.lora.vision": spec.method == "lora" and lora_vision(spec),
         "spec.training.packing": spec.training.packing is True,
-        "spec.training.attention": spec.training.attention == "flash",
         "spec.runPolicy.stallTimeout": spec.run_policy.stall_timeout is not None,
         "spec.queueName": spec.queue_name is not None,
         "spec.podTemplate": spec.pod_template is not None,

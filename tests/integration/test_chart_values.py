@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object
+from phitune_operator.main import hub_access
+from phitune_operator.observed import HubAccess
 
 CHART = str(REPOSITORY / "charts/phitune")
 
@@ -68,6 +70,15 @@ def test_trainer_image_reaches_the_operator(cluster: Cluster) -> None:
     (container,) = pod_spec(rendered(cluster, 'trainer.image="registry.example/trainer:9"'))["containers"]
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     assert env["PHITUNE_TRAINER_IMAGE"] == "registry.example/trainer:9"
+
+
+def test_way_to_the_hub_reaches_the_operator(cluster: Cluster) -> None:
+    settings = ['hub.endpoint="https://mirror"', 'hub.proxy="http://proxy:1"', 'hub.noProxy=".cluster"']
+    (container,) = pod_spec(rendered(cluster, *settings, 'hub.caConfigMap="ca"'))["containers"]
+    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert hub_access(env) == HubAccess(
+        endpoint="https://mirror", proxy="http://proxy:1", no_proxy=".cluster", ca_config_map="ca"
+    )
 
 
 def test_digest_wins_over_tag(cluster: Cluster) -> None:

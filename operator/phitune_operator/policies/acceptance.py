@@ -11,6 +11,7 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
     """Say that the job is accepted, unless a write was refused or an image cannot be pulled."""
     stage = seen.gang_pods if seen.gang is not None else seen.prepare_pods
     image = next((pod.bad_image for pod in stage if pod.bad_image), "")
+    config = next((pod.bad_config for pod in stage if pod.bad_config), "")
     if seen.refusal is not None:
         refuse(draft, BlockedError(seen.refusal.reason, seen.refusal.message))
     elif image:
@@ -22,8 +23,24 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
                 "names a secret for its registry. It is tried again; spec.image may be changed",
             ),
         )
+    elif config:
+        refuse(draft, BlockedError("NoSecret", f"{config}; {_how_to_make_secret(seen)}"))
     elif not _still_refused(draft, has_pods=bool(stage)):
         draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", message)
+
+
+def _how_to_make_secret(seen: Observed) -> str:
+    """The operator cannot read secrets; the kubelet, whose words stand before this, says which is missing."""
+    places = {"spec.model.tokenSecret": seen.spec.model, "spec.data.tokenSecret": seen.spec.data}
+    named = [(field, group.token_secret) for field, group in places.items() if group and group.token_secret]
+    if not named:
+        return "once it is there the job goes on by itself"
+    secret = named[0][1]
+    return (
+        f"{' and '.join(field for field, _ in named)} must name a secret whose key {names.SECRET_TOKEN_KEY} "
+        f"holds the hub's token: kubectl create secret generic {secret} -n {seen.key.namespace} "
+        f"--from-literal={names.SECRET_TOKEN_KEY}=...; then the job goes on by itself"
+    )
 
 
 def refuse(draft: Draft, problem: BlockedError) -> None:

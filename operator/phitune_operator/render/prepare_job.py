@@ -1,4 +1,7 @@
-"""The Job that puts model and data on the volume before the first gang, on the kind of node that it gets."""
+"""The Job that puts model and data on the volume before the first gang, on the kind of node that it gets.
+
+It alone gets the hub's token, out of the user's secret, and the way to the hub.
+"""
 
 from phitune_operator import names
 from phitune_operator.kinds import JOB, Object
@@ -16,12 +19,17 @@ def prepare_job(subject: Subject) -> Object:
         subject,
         names.PREPARE_CONTAINER,
         "phitune_trainer.prepare",
-        env=[],
+        env=[*_tokens(subject), *_way_to_hub(subject)],
         resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
     )
     labels = subject.labels(role=names.ROLE_PREPARE)
     template = pod_template(subject, worker, labels=labels, affinity={})
     template["spec"]["restartPolicy"] = "Never"
+    if subject.hub.ca_config_map:
+        # Optional: a pod that waits for a volume says nothing, prepare names the file that is not there.
+        source = {"name": subject.hub.ca_config_map, "optional": True}
+        template["spec"]["volumes"].append({"name": "ca", "configMap": source})
+        worker["volumeMounts"].append({"name": "ca", "mountPath": names.CA_PATH, "readOnly": True})
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
@@ -47,3 +55,29 @@ def prepare_job(subject: Subject) -> Object:
             "template": template,
         },
     }
+
+
+def _tokens(subject: Subject) -> list[Object]:
+    model, data = subject.spec.model, subject.spec.data
+    secrets = {
+        names.ENV_HUB_TOKEN: model.token_secret if model else None,
+        names.ENV_DATA_TOKEN: data.token_secret if data else None,
+    }
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": names.SECRET_TOKEN_KEY}}}
+        for name, secret in secrets.items()
+        if secret is not None
+    ]
+
+
+def _way_to_hub(subject: Subject) -> list[Object]:
+    """What the operator was told, unless the job's own variables say another way."""
+    theirs = {variable.name for variable in subject.spec.env or []}
+    hub = subject.hub
+    values = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HTTPS_PROXY": hub.proxy,
+        "NO_PROXY": hub.no_proxy,
+        "SSL_CERT_FILE": f"{names.CA_PATH}/{names.CA_KEY}" if hub.ca_config_map else "",
+    }
+    return [{"name": name, "value": value} for name, value in values.items() if value and name not in theirs]

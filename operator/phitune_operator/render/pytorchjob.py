@@ -48,6 +48,7 @@ def _replica(subject: Subject, attempt: int, *, count: int, is_master: bool) -> 
         env=[
             {"name": names.ENV_ATTEMPT, "value": str(attempt)},
             {"name": "OMP_NUM_THREADS", "value": str(max(1, threads))},
+            {"name": "HF_HUB_OFFLINE", "value": "1"},
         ],
         resources=_resources(subject),
         **more,

@@ -1,10 +1,11 @@
 """What every rendered object is about: one job, with what was decided for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJobSpec
+from phitune_operator.observed import HubAccess
 from phitune_trainer.config import TrainConfig
 
 
@@ -21,6 +22,7 @@ class Subject:
     image: str
     product: str = ""
     """Value of `nvidia.com/gpu.product` of the nodes to run on; empty: any node."""
+    hub: HubAccess = field(default_factory=HubAccess)
 
     @property
     def num_nodes(self) -> int:

@@ -18,23 +18,25 @@ from phitune_operator.defaults import (
 )
 from phitune_operator.fields import quantity, seconds
 from phitune_operator.validate import read_job
+from phitune_trainer.memory import GPUS, Gpu
 
+PAGES: dict[str, Any] = {"task": "docvqa", "model": None, "data": None, "resources": GPU}
 NOTHING_SAID: dict[str, Any] = {"training": None, "evaluation": None, "export": None}
 
 
-def resolved(spec: dict[str, Any], compute_capability: tuple[int, int] | None = None) -> Resolved:
+def resolved(spec: dict[str, Any], gpu: Gpu | None = None) -> Resolved:
     return resolve(
         read_job(job(spec=merged(merged(SMALL, NOTHING_SAID), spec))),
         namespace="team",
         uid="0123-4567",
-        compute_capability=compute_capability,
+        gpu=gpu,
     )
 
 
 def on_gpus(task: str, method: str, frozen: bool = False, **more: Any) -> Resolved:
     data = None if task != "jsonl" else {"generate": "digits"}
     spec = {"task": task, "method": method, "freezeVision": frozen, "data": data, "resources": GPU}
-    return resolved({**spec, **more}, (8, 0))
+    return resolved({**spec, **more}, GPUS["A100-80GB"])
 
 
 @pytest.mark.parametrize(
@@ -134,19 +136,63 @@ def test_warm_up_is_at_most_a_tenth_of_a_short_run(steps: int, warmup: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((12, 0), "bf16")]
+    ("gpu", "method", "precision", "attention", "micro_batch", "recompute"),
+    [
+        ("H100", "full", "bf16", "flash", 2, False),
+        ("A100-80GB", "full", "bf16", "flash", 2, False),
+        ("A100-80GB", "lora", "bf16", "flash", 1, False),
+        ("A100-40GB", "full", "bf16", "flash", 4, True),
+        ("V100-32GB", "full", "fp16", "sdpa", 4, True),
+        ("V100-32GB", "lora", "fp16", "sdpa", 4, True),
+        ("RTX-8000", "full", "fp16", "sdpa", 1, False),
+        ("RTX-4090", "full", "bf16", "flash", 4, True),
+        ("RTX-4090", "qlora", "bf16", "flash", 4, True),
+        ("T4", "qlora", "fp16", "sdpa", 4, True),
+    ],
 )
-def test_precision_follows_the_gpu(capability: tuple[int, int], precision: str) -> None:
-    result = resolved({"resources": GPU}, capability)
-    assert result.train.training.precision == precision
-    assert result.train.world.device == "cuda"
-    assert result.train.training.gradient_checkpointing
+def test_precision_attention_and_batch_follow_the_gpu(
+    gpu: str, method: str, precision: str, attention: str, micro_batch: int, recompute: bool
+) -> None:
+    result = resolved({**PAGES, "method": method}, GPUS[gpu])
+    training = result.train.training
+    assert (training.precision, training.attention) == (precision, attention)
+    assert (training.micro_batch_size, training.gradient_checkpointing) == (micro_batch, recompute)
+    assert result.memory is not None
+    assert result.memory.fits
+    for name in ("training.precision", "training.attention", "sample"):
+        assert sum(gpu in note and name in note for note in result.notes) == 1
+
+
+def test_gpu_that_is_too_small_is_named_with_the_numbers() -> None:
+    result = resolved({**PAGES, "method": "full"}, GPUS["T4"])
+    assert result.memory is not None
+    assert not result.memory.fits
+    assert any(
+        note.startswith("T4 is too small: 1 sample a pass") and "of 15 GiB" in note for note in result.notes
+    )
+
+
+def test_precision_is_known_where_only_the_compute_capability_is() -> None:
+    result = resolved({"resources": GPU}, Gpu("GRID", None, (7, 5)))
+    assert (result.train.training.precision, result.train.training.micro_batch_size) == ("fp16", 1)
+    assert result.memory is None
+
+
+def test_batch_and_recomputation_that_were_asked_for_are_kept() -> None:
+    asked = {"perDeviceBatchSize": 8, "gradientCheckpointing": "never", "attention": "eager"}
+    training = resolved({**PAGES, "method": "lora", "training": asked}, GPUS["T4"]).train.training
+    assert (training.micro_batch_size, training.gradient_checkpointing) == (8, False)
+    assert training.attention == "eager"
 
 
 def test_unknown_gpu_is_assumed_to_be_of_today_and_that_is_said() -> None:
     result = resolved({"resources": GPU})
-    assert result.train.training.precision == "bf16"
-    assert any("GPU is not known" in note for note in result.notes)
+    training = result.train.training
+    assert (training.precision, training.attention) == ("bf16", "sdpa")
+    assert (training.micro_batch_size, training.gradient_checkpointing) == (1, True)
+    assert result.memory is None
+    assert any("precision is bf16: the GPU is not known" in note for note in result.notes)
+    assert any("perDeviceBatchSize is 1: the memory of the GPU is not known" in note for note in result.notes)
 
 
 def test_cpu_computes_in_full_precision() -> None:

@@ -51,7 +51,7 @@ def aliases(group: type[Group | config.Group]) -> set[str]:
     ("api", "trainer", "only_api", "only_trainer"),
     [
         (ModelSpec, config.Model, {"tokenSecret"}, set()),
-        (DataSpec, config.Data, {"name"}, set()),
+        (DataSpec, config.Data, {"tokenSecret"}, set()),
         (LoraSpec, config.Lora, set(), set()),
         (TrainingSpec, config.Training, {"perDeviceBatchSize"}, {"microBatchSize"}),
         (CheckpointSpec, config.Checkpoint, set(), set()),

@@ -25,7 +25,8 @@ STATUS = dict(walk(ROOT["properties"]["status"], "status"))
 
 PROMISED_SPEC = """
 model.name model.path model.revision model.tokenSecret model.init task data.path data.train data.eval
-data.imageRoot data.generate data.name method freezeVision lora.rank lora.alpha lora.dropout lora.vision
+data.imageRoot data.generate data.name data.revision data.tokenSecret method freezeVision lora.rank
+lora.alpha lora.dropout lora.vision
 training.epochs training.maxSteps training.globalBatchSize training.perDeviceBatchSize
 training.learningRate training.weightDecay training.warmupSteps training.schedule training.numCrops
 training.maxLength training.packing training.gradientCheckpointing training.precision training.attention

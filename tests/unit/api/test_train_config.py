@@ -183,6 +183,11 @@ def test_model_made_from_another_seed_is_another_folder() -> None:
 
 def test_own_data_folder() -> None:
     assert parsed({"data": {"generate": None, "path": "data/mine"}}).data_dir == Path("/workspace/data/mine")
+    docvqa = {"task": "docvqa", "data": {"generate": None, "eval": None}}
+    assert parsed(docvqa).data_dir == Path("/workspace/data/docvqa/main")
+    named = {"name": "team/copy", "revision": "refs/pr/1", "generate": None}
+    copy = parsed({**docvqa, "data": named, "model": {**named, "init": None}})
+    assert copy.data_dir == Path("/workspace/data/team--copy/refs--pr--1")
 
 
 def test_accumulation_fills_the_global_batch() -> None:

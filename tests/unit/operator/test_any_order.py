@@ -25,9 +25,11 @@ from phitune_operator.kinds import (
     CONFIG_MAP,
     FINETUNEJOB,
     JOB,
+    POD,
     PYTORCHJOB,
     WATCHED,
     Key,
+    Kind,
     Object,
     labels_of,
     name_of,
@@ -278,6 +280,24 @@ def test_each_fault_is_counted_once_and_the_budget_ends_the_job() -> None:
     assert world.status["phase"] == "Failed"
     assert world.status["restartsCounted"] == 2
     assert world.cluster.gangs_made == ["digits-1", "digits-2", "digits-3"]
+
+
+@pytest.mark.parametrize("lost", [PYTORCHJOB, POD], ids=str)
+def test_restart_does_not_wait_for_the_end_of_what_no_watch_has_told_of(lost: Kind) -> None:
+    async def run() -> World:
+        world = World()
+        while not world.cluster.running_trainers():
+            await world.flow()
+        world.crash_pod(0)
+        for _ in range(8):
+            for kind in WATCHED:
+                told = world.cluster.told[kind]
+                told[:] = [(obj, deleted) for obj, deleted in told if kind != lost or not deleted]
+            await world.flow()
+            world.wait(10)
+        return world
+
+    assert asyncio.run(run()).cluster.gangs_made == ["digits-1", "digits-2"]
 
 
 def test_children_of_every_kind_are_watched() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,21 @@ def test_product(cluster: list[Node], num_nodes: int, products: list[str], chose
 
 def test_compute_capability_is_that_of_the_product() -> None:
     assert choose(V100, num_nodes=1, gpus_per_node=1).compute_capability == (7, 0)
+
+
+def test_memory_is_the_least_that_the_labels_tell_of() -> None:
+    small, large = nodes("A100", 2)
+    labels = [
+        {**node.labels, "nvidia.com/gpu.memory": mib} for node, mib in ((small, "40960"), (large, "81920"))
+    ]
+    cluster = [replace(node, labels=label) for node, label in zip((small, large), labels, strict=True)]
+    assert choose(cluster, num_nodes=2, gpus_per_node=8).gpu_memory == 40 * 2**30
+
+
+def test_unlabelled_memory_is_that_of_the_products_name() -> None:
+    known = nodes("Tesla-V100-SXM2-32GB", 1, capability=(7, 0))
+    assert choose(known, num_nodes=1, gpus_per_node=1).gpu_memory == 32 * 2**30
+    assert choose(nodes("Custom", 1), num_nodes=1, gpus_per_node=1).gpu_memory is None
 
 
 def test_two_kinds_are_never_mixed_to_make_up_the_number() -> None:

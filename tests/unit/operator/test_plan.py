@@ -15,6 +15,7 @@ from phitune_operator.kinds import CLAIM, CONFIG_MAP, FINETUNEJOB, JOB, POD, PYT
 from phitune_operator.observed import Create, Delete, Observed, Plan
 from phitune_operator.placement import Node
 from phitune_operator.plan import plan
+from phitune_operator.pods import view
 from phitune_operator.refusals import Refusal
 from phitune_operator.render.config_map import config_map
 from phitune_operator.render.prepare_job import prepare_job
@@ -77,11 +78,11 @@ def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
 
 
 def test_what_is_not_implemented_is_named_and_nothing_is_made() -> None:
-    todo = plan(observed({"queueName": "team", "method": "qlora"}))
+    todo = plan(observed({"queueName": "team", "podTemplate": {}}))
     accepted = condition(todo.status, "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "NotImplemented")
     assert "spec.queueName" in accepted["message"]
-    assert "spec.method" in accepted["message"]
+    assert "spec.podTemplate" in accepted["message"]
     assert (todo.actions, todo.status["phase"]) == ((), "Pending")
 
 
@@ -289,6 +290,29 @@ def test_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
     todo = plan(running(replace(pod(0, phase="Pending"), bad_image="trainer:nope")))
     accepted = condition(todo.status, "Accepted")
     assert (accepted["reason"], "trainer:nope" in accepted["message"]) == ("NoImage", True)
+
+
+@pytest.mark.parametrize(
+    "words", ['secret "hub" not found', "couldn't find key token in Secret team/hub"], ids=["secret", "key"]
+)
+def test_missing_secret_is_named_and_the_job_goes_on_once_it_is_there(words: str) -> None:
+    spec = {"model": {"init": None, "name": "team/model", "tokenSecret": "hub"}}
+    waiting = {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": words}}}
+    status = {"phase": "Pending", "containerStatuses": [{"name": "prepare", **waiting}]}
+    stuck = replace(view({"metadata": {"name": "p", "uid": "p"}, "spec": {}, "status": status}), attempt=None)
+    known = {"claim": VOLUME, "config_map": config_map(subject(spec)), "prepare": prepare_job(subject(spec))}
+    todo = plan(observed(spec, **known, pods=(stuck,)))
+    accepted = condition(todo.status, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "NoSecret")
+    assert accepted["message"].startswith(words)
+    assert "spec.model.tokenSecret" in accepted["message"]
+    assert "kubectl create secret generic hub -n team --from-literal=token=" in accepted["message"]
+    assert condition(todo.status, "Prepared")["reason"] == "NoSecret"
+    assert [(event.reason, event.is_warning) for event in todo.announcements] == [("NoSecret", True)]
+    assert (todo.actions, todo.look_again is not None) == ((), True)
+    started = plan(observed(spec, todo.status, **known, pods=(replace(stuck, bad_config=""),)))
+    assert condition(started.status, "Accepted")["status"] == "True"
+    assert condition(started.status, "Prepared")["reason"] == "Preparing"
 
 
 def test_refused_write_stays_said_until_it_succeeds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from harness.operator_view import subject
 from phitune_operator import names
 from phitune_operator.kinds import Object, name_of
+from phitune_operator.observed import HubAccess
 from phitune_operator.render import render_job
+from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.render.volume import claim
 from phitune_trainer.config import parse_config
@@ -82,6 +85,49 @@ def test_gpu_pods_have_a_node_each_of_the_chosen_product() -> None:
     assert "requiredDuringSchedulingIgnoredDuringExecution" in pod["affinity"]["podAntiAffinity"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "8"
     assert "cpu" not in pod["containers"][0]["resources"]["limits"], "a limit would throttle collectives"
+
+
+def environment(template: Object) -> dict[str, Any]:
+    (container,) = template["spec"]["containers"]
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def test_tokens_come_out_of_secrets_and_only_the_pod_that_fetches_has_them() -> None:
+    prepare, *gang = templates(
+        {
+            "task": "docvqa",
+            "model": {"init": None, "name": "team/model", "tokenSecret": "hub"},
+            "data": {"generate": None, "name": "team/copy", "tokenSecret": "data-hub"},
+        }
+    )
+    env = environment(prepare)
+    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "token"}}
+    assert "HF_HUB_OFFLINE" not in env
+    assert len(gang) == 2
+    for template in gang:
+        assert environment(template)["HF_HUB_OFFLINE"] == "1"
+        assert "secret" not in json.dumps(template).lower()
+        assert "TOKEN" not in json.dumps(template)
+
+
+def test_way_to_the_hub_is_the_operators_unless_the_job_says_another() -> None:
+    hub = HubAccess(
+        endpoint="https://mirror", proxy="http://proxy:1", no_proxy=".cluster", ca_config_map="ca"
+    )
+    spec: Object = {"env": [{"name": "HTTPS_PROXY", "value": "http://mine:2"}]}
+    prepare = prepare_job(replace(subject(spec), hub=hub))["spec"]["template"]
+    env = environment(prepare)
+    assert (env["HF_ENDPOINT"], env["HTTPS_PROXY"], env["NO_PROXY"]) == (
+        "https://mirror",
+        "http://mine:2",
+        ".cluster",
+    )
+    assert env["SSL_CERT_FILE"] == "/etc/phitune-ca/ca.crt"
+    assert prepare["spec"]["volumes"][-1]["configMap"]["name"] == "ca"
+    assert prepare["spec"]["containers"][0]["volumeMounts"][-1]["mountPath"] == "/etc/phitune-ca"
+    gang = pytorchjob(replace(subject(spec), hub=hub), 1)
+    assert "mirror" not in json.dumps(gang)
 
 
 def test_own_variables_win_over_the_users() -> None:
