@@ -1,0 +1,1 @@
+"""Figures of the trainer, one file a row: start reading at `row.py`."""
