@@ -10,7 +10,7 @@ unexport KUBECONFIG
 override KUBECONFIG :=
 endif
 
-.PHONY: help setup demo test test-unit lint format generate lock docs images \
+.PHONY: help setup demo test test-unit bench-trainer lint format generate lock docs images \
         cluster-up cluster-down cluster-status clean
 
 help: ## Show this list
@@ -29,6 +29,9 @@ test: setup ## Run every test: unit, integration, end to end (builds images and 
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
 	@$(PYTHON) -m pytest -n auto tests/unit
+
+bench-trainer: setup ## Measure the trainer, into build/bench-trainer.json (ONLY=row for one row)
+	@$(PYTHON) benchmarks/trainer $(if $(ONLY),--only $(ONLY))
 
 lint: setup ## Check style, types, import rules, locks and generated files
 	@.venv/bin/ruff check .
@@ -65,4 +68,4 @@ cluster-status: ## Show the nodes and pods of the local Kubernetes
 	@$$(hack/find-python) hack/cluster status
 
 clean: ## Remove what was built in this folder (caches outside it stay)
-	@rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf .venv build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

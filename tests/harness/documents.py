@@ -120,6 +120,13 @@ ACCEPTED: dict[str, Object] = {
     "hub model": job(
         {"model": {"init": None, "name": "microsoft/Phi-3.5-vision-instruct", "revision": "main"}}
     ),
+    "hub data": job(
+        {
+            "task": "docvqa",
+            "data": {"generate": None, "name": "team/copy", "revision": "v1", "tokenSecret": "hub.data"},
+            "model": {"init": None, "name": "team/model", "tokenSecret": "hub"},
+        }
+    ),
     "tolerations": job(
         {
             "resources": {
@@ -379,6 +386,14 @@ REFUSED: list[Refused] = [
     Refused("two models", job({"model": {"path": "models/a"}}), "spec.model", "exactly one"),
     Refused("revision of no hub", job({"model": {"revision": "main"}}), "spec.model.revision", "only with"),
     Refused("token of no hub", job({"model": {"tokenSecret": "hub"}}), "spec.model.tokenSecret", "only with"),
+    Refused("revision of no data", job({"data": {"revision": "main"}}), "spec.data.revision", "only with"),
+    Refused("token of no data", job({"data": {"tokenSecret": "hub"}}), "spec.data.tokenSecret", "only with"),
+    Refused(
+        "secret in capitals",
+        job({"model": {"init": None, "name": "a/b", "tokenSecret": "Hub"}}),
+        "spec.model.tokenSecret",
+        "lower-case",
+    ),
     Refused(
         "flash with fp16",
         job(

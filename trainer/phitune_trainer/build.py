@@ -1,24 +1,28 @@
 """Putting a run together from its config: model, method, engine, data, and everything that watches them."""
 
 import math
+from functools import partial
 
 import torch
 
 from phitune_trainer.batches import BatchesAhead
 from phitune_trainer.checkpoint.saver import Saver, Start
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.data import JsonlDataset, Processor, collate
+from phitune_trainer.data import Processor, collate
+from phitune_trainer.data.dataset import TrainingSamples
+from phitune_trainer.data.open import open_task
 from phitune_trainer.data.sampler import split, step_indices
+from phitune_trainer.data.workers import Loader
 from phitune_trainer.engine import Engine
 from phitune_trainer.engine.data_parallel import DataParallel
 from phitune_trainer.engine.world import World
 from phitune_trainer.engine.zero2 import Zero2
-from phitune_trainer.evaluate.evaluation import HeldOut, find_baseline
+from phitune_trainer.evaluate.evaluation import HeldOut, hold_out
 from phitune_trainer.evaluate.evaluator import Evaluator
 from phitune_trainer.logs import StepLog
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method, prepare_method
-from phitune_trainer.model import Batch, load_model
+from phitune_trainer.model import load_model
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
@@ -44,17 +48,11 @@ def build_engine(config: TrainConfig, method: Method, world: World) -> Engine:
     return engine(method.model, world, weight_decay=training.weight_decay, precision=training.precision)
 
 
-def load_datasets(config: TrainConfig) -> tuple[JsonlDataset, HeldOut | None]:
+def load_datasets(config: TrainConfig) -> tuple[TrainingSamples, HeldOut | None]:
     """The samples to train on, and those to score if the config asks for scores."""
-    training, data = config.training, config.data
-    processor = Processor.load(config.model_dir, training.num_crops)
-    image_root = config.data_dir / data.image_root
-    samples = JsonlDataset(config.data_dir / data.train, image_root, processor, training.max_length)
-    if not config.evaluation.enabled or data.eval is None:
-        return samples, None
-    held_out = JsonlDataset(config.data_dir / data.eval, image_root, processor, training.max_length)
-    count = min(len(held_out), config.evaluation.max_samples or len(held_out))
-    return samples, HeldOut(held_out, processor, count, training.micro_batch_size)
+    processor = Processor.load(config.model_dir, config.training.num_crops)
+    samples, questions = open_task(config, processor)
+    return samples, None if questions is None else hold_out(config, questions, processor)
 
 
 def count_steps(config: TrainConfig, num_samples: int) -> int:
@@ -75,20 +73,21 @@ def build_run(
     start: Start,
     method: Method,
     engine: Engine,
-    samples: JsonlDataset,
+    samples: TrainingSamples,
     held_out: HeldOut | None,
+    loader: Loader,
 ) -> Run:
     """Everything but the engine's state, which `restore` gives it."""
     training = config.training
     total_steps = count_steps(config, len(samples))
 
-    def prepare(step: int) -> list[Batch]:
+    def plan(step: int) -> list[list[int]]:
         indices = step_indices(
             seed=training.seed, step=step, num_samples=len(samples), global_batch=training.global_batch_size
         )
-        pieces = split(indices, rank=world.rank, world=world.size, micro_batch=training.micro_batch_size)
-        return [collate([samples[index] for index in piece]) for piece in pieces]
+        return split(indices, rank=world.rank, world=world.size, micro_batch=training.micro_batch_size)
 
+    lay_out = partial(collate, original_max_positions=method.model.model_config.original_max_positions)
     progress.update(step=start.step, totalSteps=total_steps)
     if world.is_first:
         narrator.steps = StepLog(
@@ -102,10 +101,11 @@ def build_run(
     if held_out is not None:
         evaluator = Evaluator(
             method.model,
+            engine.parameters,
             held_out,
             world,
+            layout,
             start.folder,
-            baseline=find_baseline(layout),
             on_progress=narrator.evaluation_progress,
         )
     return Run(
@@ -113,7 +113,7 @@ def build_run(
         world=world,
         model=method.model,
         engine=engine,
-        batches=BatchesAhead(prepare, range(start.step, total_steps)),
+        batches=BatchesAhead(samples, loader, plan, lay_out, range(start.step, total_steps)),
         saver=Saver(layout, start, world, config.checkpoint.keep),
         evaluator=evaluator,
         narrator=narrator,

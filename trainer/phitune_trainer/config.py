@@ -75,21 +75,27 @@ class Model(Group):
     """Id on the hub, for example microsoft/Phi-3.5-vision-instruct."""
     path: RelativePath | None = None
     """Folder on the volume that holds a checkpoint under its published names."""
-    revision: str | None = Field(default=None, max_length=128, pattern=HUB_NAME)
+    revision: str | None = Field(default=None, max_length=256, pattern=HUB_NAME)
     """Branch, tag or commit on the hub."""
     init: Literal["tiny"] | None = None
     """Size of a base model with random weights, made on the volume when it is not there yet."""
 
 
 class Data(Group):
-    """Where the samples lie on the volume."""
+    """Where the samples lie: on the volume, or on the hub, from where they are fetched to the volume."""
 
     path: RelativePath | None = None
-    """Folder that holds the jsonl files."""
-    train: RelativePath = "train.jsonl"
-    """File of the training samples, relative to the folder."""
+    """Folder on the volume."""
+    name: str | None = Field(default=None, max_length=256, pattern=HUB_NAME)
+    """Id on the hub, for example nielsr/docvqa_1200_examples; absent: the task's own."""
+    revision: str | None = Field(default=None, max_length=256, pattern=HUB_NAME)
+    """Branch, tag or commit on the hub."""
+    train: RelativePath | None = None
+    """Training samples: a file of the folder for task jsonl, else a split of the task. Absent: train.jsonl,
+    else the task's first split."""
     eval: RelativePath | None = None
-    """File of the held-out samples, relative to the folder."""
+    """Held-out samples: a file of the folder for task jsonl, else a split of the task. Absent: none for
+    jsonl, else the task's first split."""
     image_root: RelativePath = "images"
     """Folder of the pictures, relative to the data folder."""
     generate: Literal["digits"] | None = None
@@ -223,14 +229,19 @@ class TrainConfig(Group):
                 / f"init-{self.model.init}"
                 / hashlib.sha256(key.encode()).hexdigest()[:12]
             )
-        name = (self.model.name or "").replace("/", "--")
-        return workspace / "models" / name / (self.model.revision or "main")
+        return workspace / "models" / _folder(self.model.name or "") / _folder(self.model.revision or "main")
 
     @property
     def data_dir(self) -> Path:
         """Folder of the data: where it lies, or where prepare puts it."""
-        folder = self.data.path if self.data.path is not None else f"data/{self.data.generate or self.task}"
-        return Path(self.run.workspace, folder)
+        workspace = Path(self.run.workspace)
+        if self.data.path is not None:
+            return workspace / self.data.path
+        if self.data.generate is not None:
+            return workspace / "data" / self.data.generate
+        return (
+            workspace / "data" / _folder(self.data.name or self.task) / _folder(self.data.revision or "main")
+        )
 
     @property
     def accumulation_steps(self) -> int:
@@ -298,6 +309,11 @@ def parse_config(document: object, where: str = "train config") -> TrainConfig:
         return TrainConfig.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         raise ConfigError(problems_of(error), where) from error
+
+
+def _folder(hub_name: str) -> str:
+    """The one folder that stands for a repository or a revision of the hub, whose names may have slashes."""
+    return hub_name.replace("/", "--")
 
 
 def _one_of(path: str, group: Group, names: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from phitune_trainer.methods import Method
 from phitune_trainer.progress import Progress, timestamp
 from phitune_trainer.result import write_result
 from phitune_trainer.run_layout import IncarnationFolder, RunLayout
+from phitune_trainer.score_words import score_words
 
 
 def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder, progress: Progress) -> str:
@@ -42,12 +43,8 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
     run.world.from_first(lambda: complete(layout, folder, result))
     run.narrator.report(artifacts=artifacts)
     scores = snapshot["evaluation"]
-    score = (
-        f"; {scores['metric']} {scores['value']:.4f} of {scores['samples']} held-out samples"
-        if scores
-        else ""
-    )
-    return f"done: {run.total_steps} steps{score}; outputs in {layout.path}"
+    said = f"; {score_words(scores)}" if scores else ""
+    return f"done: {run.total_steps} steps{said}; outputs in {layout.path}"
 
 
 def write_exports(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder) -> dict[str, str]:

@@ -22,6 +22,7 @@ from phitune_trainer.config import ConfigError, TrainConfig, load_config
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 from phitune_trainer.pod_ending import RankEnd, describe
+from phitune_trainer.processes import available_cpus
 from phitune_trainer.rank_output import RankOutput
 from phitune_trainer.reports import FOLDER_VARIABLE, read_report
 from phitune_trainer.termination import attempt, write_termination
@@ -246,17 +247,6 @@ def run_pod(config_path: Path, reports: Path, show: Callable[[str], None]) -> in
         show(f"failed: {message['message']}")
     write_termination({**message, "attempt": attempt(), "nodeRank": pod.node_rank})
     return int(message["exitCode"])
-
-
-def available_cpus() -> int:
-    """CPUs that this pod may use: those it may run on, or its cgroup's limit where that is lower."""
-    cpus = len(os.sched_getaffinity(0))
-    limit = Path("/sys/fs/cgroup/cpu.max")
-    if limit.is_file():
-        quota, period = limit.read_text(encoding="ascii").split()
-        if quota != "max":
-            cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus
 
 
 def _free_port() -> int:

@@ -30,6 +30,8 @@ def quieten_libraries() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     for name in ("DeepSpeed", "transformers", "peft", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It would say that it has no fused kernel for 4 bits on CPUs, where QLoRA is for trying things out.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # Images for the CPU leave triton out, and torch would say that it cannot count the kernels of triton.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 

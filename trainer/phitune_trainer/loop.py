@@ -71,9 +71,19 @@ class Run:
             self.end_here()
         self.narrator.evaluated(scores)
 
-    def score_base_model(self) -> None:
-        """Evaluate before the first step, unless an earlier start of this run has done so."""
-        if self.evaluator is not None and self.evaluator.baseline is None:
+    def evaluate_before_training(self) -> None:
+        """Score the base model unless an earlier start has, or go on with scoring that was stopped here.
+
+        An earlier start may have ended while it scored the weights that this one continues from. What it has
+        answered is not asked again, so that this costs little where it had come to the end.
+        """
+        if self.evaluator is None:
+            return
+        asked = self.config.evaluation
+        if self.step == 0:
+            if asked.baseline and self.evaluator.baseline is None:
+                self.evaluate()
+        elif self.step < self.total_steps and is_due(self.step, asked.every_steps):
             self.evaluate()
 
     def end_here(self) -> NoReturn:

@@ -9,9 +9,12 @@ from phitune_trainer.batches import StepBatches
 from phitune_trainer.logs import Step, StepLog, duration, say
 from phitune_trainer.progress import Progress
 from phitune_trainer.reports import RankReport, write_report
+from phitune_trainer.score_words import detail_words, score_words
 
 _SECONDS_BETWEEN_REPORTS = 0.25
 _SECONDS_BETWEEN_LINES = 5.0
+_SCORE = ("metric", "value", "low", "high", "samples", "baseline", "step")
+"""What progress, and with it the operator, takes over from metrics.json."""
 
 
 class Narrator:
@@ -25,6 +28,7 @@ class Narrator:
         self._reported_at = 0.0
         self._said_at = time.monotonic()
         self._since = time.monotonic()
+        self._answered_before: int | None = None
         self.last_step = 0
         """The last step that this process took part in; 0: none yet."""
         self.steps: StepLog | None = None
@@ -72,27 +76,30 @@ class Narrator:
     def evaluating(self, step: int) -> None:
         """Scoring has begun."""
         self._begin("evaluating" if step else "baseline", step)
+        self._answered_before = None
         self.say(
             "scoring held-out samples with " + (f"the weights of step {step}" if step else "the base model")
         )
 
     def evaluation_progress(self, done: int, total: int) -> None:
-        """So many rounds of it are done."""
+        """So many samples are answered; the first number is that of those known from an earlier start."""
         now = time.monotonic()
-        if now - self._said_at >= _SECONDS_BETWEEN_LINES and done < total:
+        if self._answered_before is None:
+            self._answered_before = done
+            if done:
+                self.say(f"{done} of {total} samples were answered before; going on from there")
+        elif now - self._said_at >= _SECONDS_BETWEEN_LINES and done < total:
             self._said_at = now
-            eta = (now - self._since) / done * (total - done)
-            self.say(f"scoring {100 * done // total}%  ETA {duration(eta)}")
+            eta = (now - self._since) / (done - self._answered_before) * (total - done)
+            self.say(f"scoring {done}/{total} samples  ETA {duration(eta)}")
             self.report()
 
-    def evaluated(self, scores: dict[str, Any]) -> None:
-        """Scoring is over."""
-        self._progress.update(evaluation=scores)
-        before = scores["baseline"]
-        than = f" (base model {before:.4f})" if before is not None and before != scores["value"] else ""
-        self.say(
-            f"{scores['metric']} {scores['value']:.4f} of {scores['samples']} samples{than} in {self._took()}"
-        )
+    def evaluated(self, metrics: dict[str, Any]) -> None:
+        """Scoring is over, and metrics.json is written."""
+        self._progress.update(evaluation={name: metrics[name] for name in _SCORE})
+        self.say(f"{score_words(metrics)} in {self._took()}")
+        for line in detail_words(metrics):
+            self.say(line)
         self._end()
 
     def _begin(self, state: Any, step: int) -> None:

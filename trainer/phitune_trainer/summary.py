@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from phitune_trainer.checkpoint.saver import Start
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.data import JsonlDataset
+from phitune_trainer.data.dataset import TrainingSamples
+from phitune_trainer.data.open import describe_data
 from phitune_trainer.evaluate.evaluation import HeldOut
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
@@ -13,13 +14,12 @@ from phitune_trainer.termination import attempt
 
 
 def summary(
-    run: Run, method: Method, start: Start, *, samples: JsonlDataset, held_out: HeldOut | None
+    run: Run, method: Method, start: Start, *, samples: TrainingSamples, held_out: HeldOut | None
 ) -> str:
     """Several lines for people."""
     config, training, world = run.config, run.config.training, run.world
     trained = sum(parameter.numel() for parameter in run.engine.parameters.values())
     total = sum(parameter.numel() for parameter in method.model.parameters())
-    left_out = f" ({samples.num_skipped} longer than {training.max_length} tokens left out)"
     passes = config.accumulation_steps
     rows = {
         "model": f"{config.model_dir}, {millions(total)} parameters, {millions(trained)} of them trained",
@@ -29,8 +29,9 @@ def summary(
         f"{config.world.processes_per_node} processes",
         "precision": f"{training.precision}, attention {training.attention}, activations "
         + ("recomputed to save memory" if training.gradient_checkpointing else "kept"),
-        "data": f"{len(samples)} samples to train on{left_out if samples.num_skipped else ''}; "
-        f"{held_out.num_samples if held_out else 'none'} held out to score",
+        "data": describe_data(config, samples, held_out.num_samples if held_out else 0),
+        "scores": _scores(run, held_out),
+        "loading": run.batches.summary,
         "batch": f"{training.global_batch_size} samples a step = {world.size} ranks x {passes} "
         f"{'pass' if passes == 1 else 'passes'} x {training.micro_batch_size}",
         "schedule": f"{run.total_steps} steps, {training.schedule}, peak {training.learning_rate:g} "
@@ -46,6 +47,17 @@ def summary(
 def millions(count: int) -> str:
     """A number of parameters as people say it: 1.3 M, 4.15 B."""
     return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.2f} M"
+
+
+def _scores(run: Run, held_out: HeldOut | None) -> str:
+    """When the held-out samples are scored, by what, and what is known of the base model."""
+    if held_out is None or run.evaluator is None:
+        return "none"
+    asked, before = run.config.evaluation, run.evaluator.baseline
+    times = ["before training"] if asked.baseline and before is None else []
+    times += [f"every {asked.every_steps} steps"] if asked.every_steps is not None else []
+    known = "" if before is None else f"; the base model has {before:.4f}"
+    return f"{held_out.metric} with its 95% interval, {', '.join([*times, 'at the end'])}{known}"
 
 
 def _interval(config: TrainConfig) -> str:

@@ -1,8 +1,6 @@
 """One rank of a training run, from its config to its result. The launcher starts one for each device."""
 
-import ctypes
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 from phitune_trainer.build import build_engine, build_run, load_datasets, load_method
 from phitune_trainer.checkpoint.saver import begin, restore
 from phitune_trainer.config import TrainConfig, load_config
+from phitune_trainer.data.workers import Loader, choose_num_workers, start_loader
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.world import World, join_world, leave_world
 from phitune_trainer.errors import FAULT, UserError
@@ -18,6 +17,7 @@ from phitune_trainer.finish import finish
 from phitune_trainer.logs import quieten_libraries
 from phitune_trainer.loop import train
 from phitune_trainer.narrator import Narrator
+from phitune_trainer.processes import available_cpus, die_with_parent
 from phitune_trainer.progress import Progress, progress_host, progress_port, serve
 from phitune_trainer.reports import reports_folder
 from phitune_trainer.result import read_result
@@ -26,8 +26,6 @@ from phitune_trainer.same_run import keep_config
 from phitune_trainer.stop import StopRequest
 from phitune_trainer.summary import summary
 from phitune_trainer.termination import attempt
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -44,6 +42,7 @@ def main() -> int:
     try:
         config = load_config(Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml")))
         volume = Path(config.run.workspace)
+        loader = start_data_workers(config)
         world = join_world(config.world.device, volume)
         # Not before: the wait for the other ranks runs no Python, so that a handler would never be called.
         # The signal's own effect, an end at once, is right until then.
@@ -53,7 +52,7 @@ def main() -> int:
                 raise UserError(
                     f"world: the config says {config.world.size} ranks, but {world.size} were started"
                 )
-        message = run_rank(config, world, narrator, progress, stop)
+        message = run_rank(config, world, narrator, progress, stop, loader)
     except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
         code, reason, message = ending_of(error, volume)
         if code == FAULT and narrator.last_step:
@@ -70,8 +69,19 @@ def main() -> int:
     return DONE
 
 
+def start_data_workers(config: TrainConfig) -> Loader:
+    """Fork the processes that will prepare samples, while this one has neither a GPU nor connections yet."""
+    num_workers = choose_num_workers(os.environ, cpus=available_cpus(), ranks=config.world.processes_per_node)
+    return start_loader(num_workers)
+
+
 def run_rank(
-    config: TrainConfig, world: World, narrator: Narrator, progress: Progress, stop: StopRequest
+    config: TrainConfig,
+    world: World,
+    narrator: Narrator,
+    progress: Progress,
+    stop: StopRequest,
+    loader: Loader,
 ) -> str:
     """Load, train, score, export; the sentence to end with."""
     layout = RunLayout(config.run_dir)
@@ -105,12 +115,12 @@ def run_rank(
             engine=engine,
             samples=samples,
             held_out=held_out,
+            loader=loader,
         )
         if start.origin is not None:
             restore(layout, start.origin, engine)
     narrator.say(summary(run, method, start, samples=samples, held_out=held_out))
-    if config.evaluation.baseline and run.step == 0:
-        run.score_base_model()
+    run.evaluate_before_training()
     train(run)
     run.evaluate()
     with stop.ending_at_once(f"stopped while exporting; step {run.step} is saved, and continues from there"):
@@ -119,12 +129,8 @@ def run_rank(
 
 def die_with_launcher() -> None:
     """Let the kernel kill this process when its launcher is gone, so that no rank is ever left behind."""
-    launcher = os.environ.get("PHITUNE_LAUNCHER")
-    if launcher is None:
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(launcher):  # it was gone before we asked
-        os._exit(FAULT)
+    if (launcher := os.environ.get("PHITUNE_LAUNCHER")) is not None:
+        die_with_parent(int(launcher))
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def test_what_a_dockerfile_copies_is_sent_to_the_builder(image: str) -> None:
 
 def test_operator_image_holds_all_of_the_trainer_that_the_operator_imports(tmp_path: Path) -> None:
     for path in copied_paths(dockerfile("operator"), ROOT):
-        target = tmp_path / path.relative_to(ROOT).parent.name / path.name
+        target = tmp_path.joinpath(*path.relative_to(ROOT).parts[1:])
         if path.is_dir():
-            shutil.copytree(path, tmp_path / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.suffix == ".py":
             target.parent.mkdir(exist_ok=True)
             shutil.copy(path, target)

@@ -1,15 +1,12 @@
 """Builders of these tests: a tiny base model, a few samples, a config, ranks as processes, and pods."""
 
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.ranks import free_port, run_in_ranks
 from phitune_trainer.config import TrainConfig, parse_config
-from phitune_trainer.engine.world import World, join_world, leave_world
+from phitune_trainer.engine.world import World
 from phitune_trainer.init_model import init_model
 from phitune_trainer.model import load_model
 
@@ -111,52 +109,12 @@ def in_ranks(base_model: Path) -> Callable[[int, Callable[[World], Any]], list[A
     import torch._dynamo
 
     load_model(base_model, dtype=torch.float32, attention="sdpa")
-    return _in_ranks
-
-
-def _in_ranks(size: int, function: Callable[[World], Any]) -> list[Any]:
-    port = str(free_port())
-    fork = multiprocessing.get_context("fork")
-    pipes = [fork.Pipe(duplex=False) for _ in range(size)]
-    processes = [
-        fork.Process(target=_rank, args=(rank, size, port, function, pipe[1]))
-        for rank, pipe in enumerate(pipes)
-    ]
-    for process, pipe in zip(processes, pipes, strict=True):
-        process.start()
-        pipe[1].close()
-    try:
-        return [pipe[0].recv() for pipe in pipes]
-    finally:
-        for process in processes:
-            process.join(timeout=30)
-            process.kill()
-
-
-def _rank(rank: int, size: int, port: str, function: Callable[[World], Any], result: Connection) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=port,
-        GLOO_SOCKET_IFNAME="lo",
-        PHITUNE_COLLECTIVE_TIMEOUT_SECONDS="200",
-    )
-    result.send(function(join_world("cpu")))
-    leave_world()
+    return run_in_ranks
 
 
 @pytest.fixture(name="free_port")
 def free_port_fixture() -> Callable[[], int]:
     return free_port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

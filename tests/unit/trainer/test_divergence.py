@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from phitune_trainer.build import build_engine, load_datasets, load_method
 from phitune_trainer.data import collate
+from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
 from phitune_trainer.loop import Diverged
 from phitune_trainer.narrator import Narrator
@@ -60,7 +61,9 @@ def test_a_loss_that_is_not_finite_ends_every_rank_with_the_step_and_the_samples
     def run(world: World) -> str:
         progress = Progress(attempt=1)
         with pytest.raises(Diverged) as ended:
-            run_rank(config, world, Narrator(world.rank, workspace, progress), progress, StopRequest())
+            run_rank(
+                config, world, Narrator(world.rank, workspace, progress), progress, StopRequest(), InProcess()
+            )
         return str(ended.value)
 
     messages = in_ranks(2, run)

@@ -11,6 +11,7 @@ import pytest
 from phitune_trainer.build import build_engine, load_method
 from phitune_trainer.checkpoint.saver import Saver, begin
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
 from phitune_trainer.errors import Superseded
 from phitune_trainer.incarnation import claim
@@ -29,7 +30,9 @@ def whole_run(config: TrainConfig) -> Callable[[World], str]:
         reports = Path(config.run.workspace, "reports")
         reports.mkdir(exist_ok=True)
         progress = Progress(attempt=1)
-        return run_rank(config, world, Narrator(world.rank, reports, progress), progress, StopRequest())
+        return run_rank(
+            config, world, Narrator(world.rank, reports, progress), progress, StopRequest(), InProcess()
+        )
 
     return run
 

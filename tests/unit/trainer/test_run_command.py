@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
+from phitune_cli.one_job import read_one_job_to_run
 from phitune_cli.progress_bar import draw
-from phitune_cli.run_cmd import alone_on_this_machine, choose_run, read_one_job
+from phitune_cli.run_cmd import alone_on_this_machine, choose_run
 from phitune_cli.this_machine import Machine, localize
 from phitune_operator.api import FineTuneJob
 from phitune_trainer.errors import UserError
+from phitune_trainer.memory import GPUS
 
 TWO_CPUS = Machine(cpus=2)
-V100 = Machine(cpus=16, gpus=3, gpu_name="Tesla V100", compute_capability=(7, 0))
-H100 = Machine(cpus=16, gpus=4, gpu_name="NVIDIA H100", compute_capability=(9, 0))
+V100 = Machine(cpus=16, gpus=3, gpu=GPUS["V100-32GB"], no_flash="it needs compute capability 8.0")
+H100 = Machine(cpus=16, gpus=4, gpu=GPUS["H100"])
 
 
 def document(**spec: Any) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def write(path: Path, *documents: dict[str, Any]) -> str:
 
 @pytest.fixture
 def job(tmp_path: Path) -> FineTuneJob:
-    return read_one_job(write(tmp_path / "job.yaml", document()))
+    return read_one_job_to_run(write(tmp_path / "job.yaml", document()))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,17 @@ def test_the_global_batch_stays_and_the_rest_follows_the_machine(
     assert "global batch of 12" in local.notes[0]
 
 
+def test_attention_and_passes_follow_the_gpu_unless_the_job_says_them(tmp_path: Path) -> None:
+    training = {"maxSteps": 3, "globalBatchSize": 12}
+    job = read_one_job_to_run(write(tmp_path / "job.yaml", document(training=training, model=None)))
+    new, old = (localize(job, one, namespace="a", uid="1", workspace="/w") for one in (H100, V100))
+    assert (new.train.training.attention, old.train.training.attention) == ("flash", "sdpa")
+    assert not new.train.training.gradient_checkpointing
+    assert old.train.training.gradient_checkpointing
+    assert any(note.startswith("H100: 1 sample a pass, activations kept: about") for note in new.notes)
+    assert any("attention sdpa: flash attention cannot run here" in note for note in old.notes)
+
+
 def test_the_newest_run_goes_on_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
     assert choose_run(tmp_path / "none", fresh=False) == "0001"
     for name in ("0001", "0009", "notes"):
@@ -92,7 +105,7 @@ def test_a_file_that_cannot_be_run_is_refused(
     documents: list[dict[str, Any]], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        read_one_job(write(tmp_path / "job.yaml", *documents))
+        read_one_job_to_run(write(tmp_path / "job.yaml", *documents))
 
 
 @pytest.mark.parametrize("width", [10, 40, 80, 200])

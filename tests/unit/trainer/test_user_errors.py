@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.data.workers import InProcess
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.world import World
 from phitune_trainer.narrator import Narrator
@@ -23,7 +24,7 @@ def ending(config: TrainConfig) -> Any:
         progress = Progress(attempt=1)
         narrator = Narrator(world.rank, Path(config.run.workspace), progress)
         try:
-            return 0, "Completed", run_rank(config, world, narrator, progress, StopRequest())
+            return 0, "Completed", run_rank(config, world, narrator, progress, StopRequest(), InProcess())
         except Exception as error:  # noqa: BLE001 - as train.py does
             return ending_of(error)
 

@@ -5,7 +5,8 @@ make the host wait for the device; gradients travel over the device's own backen
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -125,6 +126,17 @@ def join_world(kind: Literal["cpu", "cuda"], volume: Path | None = None) -> Worl
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     return World(environment.rank, environment.size, device, volume)
+
+
+@contextmanager
+def alone(device: torch.device) -> Iterator[World]:
+    """A world of this process only, for what needs no launcher."""
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        yield World(0, 1, device)
+    finally:
+        leave_world()
 
 
 def leave_world() -> None:
