@@ -23,8 +23,7 @@ demo: setup ## Fine-tune on a real Kubernetes, from nothing to the score (KUBECO
 	@$(PYTHON) hack/demo
 
 test: setup ## Run every test: unit, integration, end to end (builds images and the local cluster)
-	@$(if $(KUBECONFIG),,$(PYTHON) hack/cluster build)
-	@$(PYTHON) hack/images build $(if $(KUBECONFIG),$(if $(REGISTRY),--push $(REGISTRY)))
+	@$(PYTHON) $(if $(KUBECONFIG),hack/images build $(if $(REGISTRY),--push $(REGISTRY)),hack/demo --build-only)
 	@$(PYTHON) -m pytest
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes

@@ -31,13 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: KUBECONFIG: there is no file {options.kubeconfig}", file=sys.stderr)
         return 2
     os.chdir(REPOSITORY)
-    console = Console(log_file(options), NUM_PHASES)
+    console = Console(log_file(options), 1 if options.build_only else NUM_PHASES)
     place = choose_place(options, console)
     raise_on_signals()
     try:
-        journey(console, place)
+        if options.build_only:
+            build(console, place)
+        else:
+            journey(console, place)
     except DemoError as problem:
-        console.say(f"\nThe demo failed: {problem}")
+        console.say(f"\nThe {'build' if options.build_only else 'demo'} failed: {problem}")
         console.say(f"Run it again to go on from there. To remove what it started: {place.how_to_remove()}")
         return 1
     except Interrupted as signal:
@@ -69,12 +72,17 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_STATE,
         help="folder of the local cluster; each is another cluster (default: %(default)s)",
     )
+    made.add_argument(
+        "--build-only", action="store_true", help="build what the demo needs, then stop: nothing is started"
+    )
     return made
 
 
 def log_file(options: argparse.Namespace) -> Path:
     """Where all output is kept as well. Demos that run at the same time have another folder each."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phitune"
+    if options.build_only:
+        return cache / "build.log"
     is_default = options.state == DEFAULT_STATE or options.registry
     return cache / ("demo.log" if is_default else f"demo-{options.state.name}.log")
 
@@ -88,10 +96,15 @@ def choose_place(options: argparse.Namespace, console: Console) -> Place:
     return LocalCluster(options.state)
 
 
+def build(console: Console, place: Place) -> Images:
+    """The first phase: what takes long once, and nothing that runs."""
+    with console.phase(place.build_title):
+        return place.build(console)
+
+
 def journey(console: Console, place: Place) -> None:
     """All phases, and what came of them."""
-    with console.phase(place.build_title):
-        images = place.build(console)
+    images = build(console, place)
     with console.phase(place.start_title):
         place.start(console, images)
     with console.phase("Install the operator with Helm"):
