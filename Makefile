@@ -27,7 +27,7 @@ test: setup ## Run every test: unit, integration, end to end (builds images and 
 	@$(PYTHON) -m pytest
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
-	@$(PYTHON) -m pytest -n auto tests/unit
+	@$(PYTHON) -m pytest -n auto -m "not slow" tests/unit
 
 bench-trainer: setup ## Measure the trainer, into build/bench-trainer.json (ONLY=row for one row)
 	@$(PYTHON) benchmarks/trainer $(if $(ONLY),--only $(ONLY))

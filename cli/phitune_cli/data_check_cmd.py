@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from phitune_cli.arguments import positive
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 if TYPE_CHECKING:  # it brings torch along
@@ -64,7 +65,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument(
         "--max-length",
-        type=_positive,
+        type=positive,
         default=MAX_LENGTH,
         metavar="N",
         help="tokens that a sample may have: training.maxLength (default %(default)s)",
@@ -181,9 +182,3 @@ class _Progress:
             self._shown = time.monotonic()
             sys.stderr.write(f"\r\x1b[Kchecking: line {number:,}, {100 * offset // self._size}%")
             sys.stderr.flush()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Self, TextIO
 
+from phitune_cli.arguments import positive
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _DESCRIPTION = """\
@@ -52,7 +53,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="videos decoded at once (default: one for each core, here %(default)s)",
@@ -118,9 +119,3 @@ class _Progress:
 def _list(what: str, lines: list[str], file: TextIO | None = None) -> None:
     if lines:
         print("\n  ".join([f"{len(lines):,} {what}:", *lines]), file=file)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from phitune_cli.one_job import read_one_job
 from phitune_operator.api import FineTuneJob
+from phitune_operator.blocked import BlockedError
 from phitune_operator.defaults import Resolved, resolve
+from phitune_operator.suitable import what_would_fit
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.memory import FEWER_CROPS, GPUS, Choice, Gpu, content_of, find_gpu, gib, remedies
+from phitune_trainer.memory import GPUS, Choice, Gpu, content_of, find_gpu, gib
 from phitune_trainer.problems import problems_of
 
 _PARTS: Final = {
@@ -67,22 +69,35 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print the estimate; 0 also where nothing fits, 2 where what was given is wrong."""
+    """Print the estimate; 0 also where nothing fits, 2 where what was given is wrong or no such GPU can."""
     try:
         job = on_gpus(read_one_job(args.file), args.nodes, args.gpus)
         gpus = [known_gpu(name) for name in args.gpu or GPUS]
-        estimates = [(gpu, resolved_for(job, gpu)) for gpu in gpus]
+        estimates, unsuitable = _estimates(job, gpus)
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
-    first = estimates[0][1].train
-    print("\n".join(_heading(job, first)))
+    if estimates:
+        print("\n".join(_heading(job, estimates[0][1].train)))
     if args.gpu:
         for gpu, resolved in estimates:
             print("\n".join(["", *_details(gpu, resolved)]))
-    else:
+    elif estimates:
         print("\n".join(["", *_table(estimates)]))
-    return DONE
+    if unsuitable:
+        print("\n".join(unsuitable), file=sys.stderr)
+    return USER_ERROR if unsuitable and args.gpu else DONE
+
+
+def _estimates(job: FineTuneJob, gpus: Sequence[Gpu]) -> tuple[list[tuple[Gpu, Resolved]], list[str]]:
+    """What the job becomes on each GPU that can do it, and why the others cannot."""
+    estimates, unsuitable = list[tuple[Gpu, Resolved]](), list[str]()
+    for gpu in gpus:
+        try:
+            estimates.append((gpu, resolved_for(job, gpu)))
+        except BlockedError as error:
+            unsuitable.append(f"{gpu.name}: {error.message}")
+    return estimates, unsuitable
 
 
 def on_gpus(job: FineTuneJob, nodes: int | None, gpus: int | None) -> FineTuneJob:
@@ -107,7 +122,10 @@ def known_gpu(name: str) -> Gpu:
 
 
 def resolved_for(job: FineTuneJob, gpu: Gpu) -> Resolved:
-    """What the job becomes on that GPU. UserError where its batch does not divide over the GPUs."""
+    """What the job becomes on that GPU. UserError where its batch does not divide over the GPUs.
+
+    Raises BlockedError where the GPU cannot do what is asked.
+    """
     try:
         return resolve(job, namespace="default", uid="estimate", gpu=gpu)
     except ValidationError as error:
@@ -144,11 +162,11 @@ def _details(gpu: Gpu, resolved: Resolved) -> Iterator[str]:
             yield f"  {words:34}{size / 2**30:6.2f}"
     yield f"  {'total':34}{choice.estimate.total / 2**30:6.2f}"
     if not choice.fits:
-        yield from _what_would_fit(resolved.train, choice)
+        yield from _what_would_fit(resolved.train, choice, gpu)
 
 
-def _what_would_fit(train: TrainConfig, choice: Choice) -> Iterator[str]:
-    found = remedies(choice, fewer_crops=content_of(train, num_crops=FEWER_CROPS))
+def _what_would_fit(train: TrainConfig, choice: Choice, gpu: Gpu) -> Iterator[str]:
+    found = what_would_fit(train, choice, gpu)
     if not found:
         yield "  none of these lets it fit alone: more GPUs, fewer crops, freezeVision, lora, qlora"
         return

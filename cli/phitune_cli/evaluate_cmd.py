@@ -20,9 +20,11 @@ from phitune_trainer.errors import UserError, writing_to
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 
 if TYPE_CHECKING:
+    from phitune_trainer.engine.world import World
     from phitune_trainer.evaluate.prediction import Prediction
     from phitune_trainer.evaluate.scores import Comparison, Estimate, Scores
     from phitune_trainer.load_trained import Located
+    from phitune_trainer.model import Phi3V
 
 _SECONDS_BETWEEN_LINES: Final = 5.0
 _SHOWN_CHANGES: Final = 10
@@ -102,6 +104,8 @@ def evaluate(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write what is to be kept, and print the scores."""
     from phitune_trainer.evaluate.scores import compare, score
 
+    if args.against == args.folder:
+        raise UserError(f"--against {args.against}: is FOLDER itself; name another one")
     folders = [args.folder] if args.against is None else [args.against, args.folder]
     sides = {folder: None if is_evaluation(folder) else _locate(folder, args.base) for folder in folders}
     runs = [located.run for located in reversed(sides.values()) if located is not None and located.run]
@@ -181,12 +185,22 @@ def _locate(folder: Path, base: Path | None) -> "Located":
 
 
 def _read(folder: Path) -> Answered:
-    from phitune_trainer.evaluate.kept import read_metrics, read_predictions
+    from phitune_trainer.evaluate.kept import METRICS, PREDICTIONS, read_metrics, read_predictions
+    from phitune_trainer.evaluate.scores import PER_SAMPLE
 
+    metric = str(read_metrics(folder).get("metric"))
+    if metric not in PER_SAMPLE:
+        raise UserError(
+            f"{folder / METRICS}: damaged: its metric is {metric}, not one of {', '.join(PER_SAMPLE)}; "
+            "score the model again"
+        )
     try:
-        return Answered(folder, str(read_metrics(folder)["metric"]), read_predictions(folder))
+        predictions = read_predictions(folder)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: not an evaluation that can be read: {error}") from error
+        raise UserError(f"{folder / PREDICTIONS}: damaged ({error}); score the model again") from error
+    if not predictions:
+        raise UserError(f"{folder / PREDICTIONS}: is empty; score the model again")
+    return Answered(folder, metric, predictions)
 
 
 def _answer(located: "Located", config: TrainConfig, device: Device, out: Path | None) -> Answered:
@@ -196,7 +210,6 @@ def _answer(located: "Located", config: TrainConfig, device: Device, out: Path |
     from phitune_trainer.engine.world import alone
     from phitune_trainer.evaluate.evaluation import hold_out, predict, write_evaluation
     from phitune_trainer.evaluate.scores import score
-    from phitune_trainer.evaluate.weights import weights_digest
 
     processor = Processor.load(located.model_dir, config.training.num_crops)
     questions = open_questions(config, processor)
@@ -205,7 +218,7 @@ def _answer(located: "Located", config: TrainConfig, device: Device, out: Path |
     held_out = hold_out(config, questions, processor)
     model = device.load(located)
     with _kept_in(out) as folder, alone(device.torch) as world, _progress() as on_progress:
-        asked = held_out.asked(weights_digest(model.state_dict(), world) if out else "not kept")
+        asked = held_out.asked(_model_digest(located, model, world) if out else "not kept")
         predictions = predict(
             model, held_out, world, folder, asked, should_stop=lambda: False, on_progress=on_progress
         )
@@ -214,6 +227,13 @@ def _answer(located: "Located", config: TrainConfig, device: Device, out: Path |
             scores = score(held_out.metric, predictions)
             write_evaluation(folder, predictions, scores, asked, step=None, baseline=None)
     return Answered(located.folder, held_out.metric, predictions)
+
+
+def _model_digest(located: "Located", model: "Phi3V", world: "World") -> str:
+    """Tells this model from every other one: by its weights, and by settings that are in no weight."""
+    from phitune_trainer.evaluate.weights import weights_digest
+
+    return f"{weights_digest(model.state_dict(), world)} {located.settings_digest()}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from phitune_cli.arguments import positive
 from phitune_operator.defaults import resolve
 from phitune_operator.validate import read_job
 from phitune_trainer.config import Data, Task, TrainConfig
@@ -31,11 +32,11 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
         help="task jsonl: the pictures (default: images beside the file)",
     )
     group.add_argument("--split", metavar="NAME", help="which held-out split, where the task has several")
-    group.add_argument("--max-samples", type=_positive, metavar="N", help="only the first N samples")
+    group.add_argument("--max-samples", type=positive, metavar="N", help="only the first N samples")
     group.add_argument("--num-crops", type=_crops, metavar="N", help="most crops of a picture, 1 to 16")
     group.add_argument(
         "--batch-size",
-        type=_positive,
+        type=positive,
         default=_BATCH,
         metavar="N",
         help=f"samples at a time (default {_BATCH})",
@@ -53,6 +54,10 @@ def held_out_config(args: argparse.Namespace, run: TrainConfig | None) -> TrainC
             "which samples? The model is not in the folder of a run: name them with --task and --data, "
             "such as --task jsonl --data receipts/eval.jsonl"
         )
+    if args.split is not None and config.task == "jsonl":
+        raise UserError(f"--split {args.split}: task jsonl has no splits; name the file with --data")
+    if args.images is not None and (config.task != "jsonl" or args.data is None):
+        raise UserError(f"--images {args.images}: goes with --task jsonl and --data alone")
     training: dict[str, Any] = {"micro_batch_size": args.batch_size}
     if args.num_crops is not None:
         training["num_crops"] = args.num_crops
@@ -109,13 +114,6 @@ def _defaults(task: Task) -> TrainConfig:
         },
     }
     return resolve(read_job(job), namespace="local", uid="0001").train
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def _crops(text: str) -> int:

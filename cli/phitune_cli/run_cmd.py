@@ -16,7 +16,6 @@ from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
-from phitune_trainer.same_run import keep_config
 
 _NAMESPACE: Final = "local"
 """Stands for the namespace of jobs that name none."""
@@ -57,19 +56,19 @@ def main(args: argparse.Namespace) -> int:
     """Run the job; 0: done, 2: what was given is wrong, 75: stopped and saved, others: a fault."""
     try:
         job = read_one_job_to_run(args.file)
+        workspace = args.workspace.resolve()
+        namespace = job.metadata.namespace or _NAMESPACE
+        runs = workspace / "runs" / namespace / job.metadata.name
+        local = localize(
+            job,
+            detect_machine(),
+            namespace=namespace,
+            uid=choose_run(runs, fresh=args.fresh),
+            workspace=str(workspace),
+        )
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
-    workspace = args.workspace.resolve()
-    namespace = job.metadata.namespace or _NAMESPACE
-    runs = workspace / "runs" / namespace / job.metadata.name
-    local = localize(
-        job,
-        detect_machine(),
-        namespace=namespace,
-        uid=choose_run(runs, fresh=args.fresh),
-        workspace=str(workspace),
-    )
     for note in local.notes:
         print(f"note: {note}")
     code = carry_out(local.train)
@@ -88,6 +87,8 @@ def carry_out(config: TrainConfig) -> int:
     """Prepare and train; the exit code. Lines and a progress bar go to stdout."""
     layout = RunLayout(config.run_dir)
     if layout.config.is_file():
+        from phitune_trainer.same_run import keep_config
+
         try:
             keep_config(layout, config)
         except UserError as error:
@@ -105,8 +106,8 @@ def carry_out(config: TrainConfig) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        code, _, message = ending_of(error, Path(config.run.workspace))
-        if code not in (USER_ERROR, INTERRUPTED):
+        code, reason, message = ending_of(error, Path(config.run.workspace))
+        if reason == "Fault":
             raise
         print(message, file=sys.stderr)
         return code
@@ -140,7 +141,8 @@ def closing(code: int, layout: RunLayout, file: str) -> str:
     if code == INTERRUPTED:
         return f"\nStopped. `phitune run {file}` goes on from the last checkpoint."
     if code != DONE:
-        return f"\nNot done (exit code {code}). The logs lie in {layout.incarnations}"
+        logs = f" The logs lie in {layout.incarnations}" if layout.incarnations.is_dir() else ""
+        return f"\nNot done (exit code {code}).{logs}"
     result = read_result(layout)
     assert result is not None, f"{layout.path} has no result"
     lines = ["", f"Done: {result['steps']} steps, method {result['method']}."]

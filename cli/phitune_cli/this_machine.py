@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from phitune_operator.api import FineTuneJob
-from phitune_operator.defaults import resolve
+from phitune_operator.blocked import BlockedError
+from phitune_operator.defaults import Resolved, resolve
+from phitune_operator.suitable import check_memory
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.errors import UserError
 from phitune_trainer.memory import Gpu
 
 _GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/dxg")
@@ -59,7 +62,7 @@ def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, wo
 
     The global batch stays what it is on the cluster, since it is part of what is learned. Precision,
     attention, samples of a pass and recomputation follow the GPU and its memory, or the CPU where there is
-    none.
+    none. Raises UserError with the field where the GPU cannot do what is asked, or is far too small for it.
     """
     asked = resolve(job, namespace=namespace, uid=uid).train
     global_batch = asked.training.global_batch_size
@@ -84,17 +87,26 @@ def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, wo
             ),
         }
     )
-    resolved = resolve(
-        job.model_copy(update={"spec": spec}),
-        namespace=namespace,
-        uid=uid,
-        gpu=machine.gpu,
-    )
+    resolved = _resolve(job.model_copy(update={"spec": spec}), machine, namespace=namespace, uid=uid)
     run = resolved.train.run.model_copy(update={"workspace": workspace})
     return LocalConfig(
         resolved.train.model_copy(update={"run": run}),
         [*_notes(asked, resolved.train, machine), *resolved.notes],
     )
+
+
+def _resolve(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str) -> Resolved:
+    try:
+        resolved = resolve(job, namespace=namespace, uid=uid, gpu=machine.gpu)
+        if machine.gpu is not None:
+            check_memory(resolved.train, resolved.memory, machine.gpu)
+    except BlockedError as error:
+        raise UserError(error.message) from error
+    if machine.no_flash and resolved.train.training.attention == "flash":
+        raise UserError(
+            f"spec.training.attention: flash cannot run here, {machine.no_flash}; use auto or sdpa"
+        )
+    return resolved
 
 
 def _attention(job: FineTuneJob, machine: Machine) -> Literal["auto", "flash", "sdpa", "eager"]:

@@ -34,7 +34,7 @@ DEFAULT_MODEL = "microsoft/Phi-3.5-vision-instruct"
 
 
 class ModelSpec(Group):
-    """Base model that is fine-tuned: exactly one of name, path and init. Default: name
+    """Base model that is fine-tuned: at most one of name, path and init. Default: name
     microsoft/Phi-3.5-vision-instruct. Cannot be changed after creation.
     """
 
@@ -47,8 +47,8 @@ class ModelSpec(Group):
     revision: HubName | None = None
     """Branch, tag or commit on the hub; only with name. Default: main."""
     token_secret: ObjectName | None = None
-    """Name of a Secret in the job's namespace whose key `token` holds the hub's token; only with name. Only
-    the pod that fetches sees it, never the training pods. Default: none."""
+    """Name of a Secret in the job's namespace whose key `token` holds the hub's token; not with path or
+    init. Only the pod that fetches sees it, never the training pods. Default: none."""
     init: Literal["tiny"] | None = None
     """Size of a base model with random weights, made on the volume: tiny has two layers and trains on a CPU.
     Default: none."""
@@ -78,8 +78,8 @@ class DataSpec(Group):
     revision: HubName | None = None
     """Branch, tag or commit on the hub; only with name. Default: main."""
     token_secret: ObjectName | None = None
-    """Name of a Secret in the job's namespace whose key `token` holds the hub's token for the data; only with
-    name. Default: that of the model, if it has one."""
+    """Name of a Secret in the job's namespace whose key `token` holds the hub's token for the data; not with
+    path or generate. Default: that of the model, if it has one."""
 
 
 class LoraSpec(Group):
@@ -129,8 +129,8 @@ class TrainingSpec(Group):
     """Tokens of a sample, image tokens included; a longer sample is left out and counted, never cut. Default:
     8192 (not published)."""
     packing: bool | None = None
-    """Several samples in one row without attention between them: faster, with the same loss. Default: chosen
-    by Phitune (not published)."""
+    """Rows filled up with samples to a number of tokens, not yet supported. Without it too the samples of a
+    pass lie in one row, without attention between them and without padding. Default: false."""
     gradient_checkpointing: Literal["auto", "always", "never"] = "auto"
     """Recompute activations in the backward pass, which saves memory and costs time. Default: auto, only
     where memory demands it (recipe: always)."""

@@ -6,6 +6,8 @@ operator upgrade does not change what a restart runs.
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from phitune_operator import names
 from phitune_operator.blocked import BlockedError, BrokenConfigError
 from phitune_operator.defaults import resolve
@@ -14,9 +16,11 @@ from phitune_operator.observed import Observed
 from phitune_operator.placement import MIB, Placement, choose
 from phitune_operator.policies import claim
 from phitune_operator.render.subject import Subject
+from phitune_operator.suitable import check_memory
 from phitune_operator.validate import not_implemented
 from phitune_trainer.config import ConfigError, TrainConfig, parse_config
 from phitune_trainer.memory import Gpu, gib
+from phitune_trainer.problems import problems_of
 from phitune_trainer.yaml_reader import YamlError, read_document
 
 
@@ -37,8 +41,8 @@ def check(seen: Observed) -> None:
 def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
     """Return the job with what is decided for it, and the same as `status.placement`.
 
-    Raises BlockedError if no node has the GPUs or the config cannot be made, and BrokenConfigError if the
-    config that was made can no longer be read.
+    Raises BlockedError if no node has the GPUs, they cannot do what is asked or the config cannot be made,
+    and BrokenConfigError if the config that was made can no longer be read.
     """
     known: dict[str, Any] = seen.status.get("placement") or {}
     placement = _placement(seen, known)
@@ -98,12 +102,12 @@ def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, li
     """The config of the first attempt, where there is one; else a fresh one, with notes and memory."""
     if seen.config_map is not None:
         return _pinned(seen.config_map), [], None
-    resolved = resolve(
-        seen.readable,
-        namespace=seen.key.namespace,
-        uid=seen.uid,
-        gpu=Gpu(placement.product or "the GPU", placement.gpu_memory, placement.compute_capability),
-    )
+    gpu = Gpu(placement.product or "the GPU", placement.gpu_memory, placement.compute_capability)
+    try:
+        resolved = resolve(seen.readable, namespace=seen.key.namespace, uid=seen.uid, gpu=gpu)
+    except ValidationError as error:
+        raise BlockedError("InvalidSpec", "; ".join(problems_of(error))) from error
+    check_memory(resolved.train, resolved.memory, gpu)
     estimated = f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None
     return resolved.train, resolved.notes, estimated
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
 from phitune_operator.fields import quantity
+from phitune_operator.suitable import FLASH_FROM, check_capability, version
 from phitune_trainer.config import (
     Attention,
     Checkpoint,
@@ -29,8 +30,6 @@ from phitune_trainer.memory import Choice, Gpu, choose, setup_of
 
 BF16_FROM: Final = (8, 0)
 """Compute capability from which bf16 is computed natively."""
-FLASH_FROM: Final = (8, 0)
-"""Compute capability from which flash attention runs, in bf16 only."""
 
 FLAG_LEARNING_RATE: Final = 4e-5
 FLAG_EPOCHS: Final = 1
@@ -86,8 +85,10 @@ def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = Non
     """The config that the job's pods read. The job must be one that `validate` accepts.
 
     `gpu` is what it will run on; None on CPU, or where no cluster is at hand: then one of today's is taken,
-    the smallest batch goes through it at a time, and a note says so.
+    the smallest batch goes through it at a time, and a note says so. Raises BlockedError if that GPU cannot
+    do what is asked.
     """
+    check_capability(job.spec, gpu)
     spec, notes = job.spec, list[str]()
     row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), _FLAGS)
     world = _world(spec)
@@ -166,7 +167,9 @@ def _model(spec: FineTuneJobSpec) -> Model:
     model = spec.model
     if model is None:
         return Model(name=DEFAULT_MODEL)
-    return Model(name=model.name, path=model.path, revision=model.revision, init=model.init)
+    is_elsewhere = model.path is not None or model.init is not None
+    name = model.name or (None if is_elsewhere else DEFAULT_MODEL)
+    return Model(name=name, path=model.path, revision=model.revision, init=model.init)
 
 
 def _data(spec: FineTuneJobSpec) -> Data:
@@ -306,7 +309,7 @@ def _precision(spec: FineTuneJobSpec, world: World, gpu: Gpu | None, notes: list
         return "bf16"
     precision: Precision = "bf16" if gpu.compute_capability >= BF16_FROM else "fp16"
     notes.append(
-        f"training.precision is {precision}: {_capability(gpu)}, and bf16 needs {_version(BF16_FROM)}"
+        f"training.precision is {precision}: {_capability(gpu)}, and bf16 needs {version(BF16_FROM)}"
     )
     return precision
 
@@ -321,18 +324,14 @@ def _attention(
     if world.device == "cpu" or gpu is None or gpu.compute_capability is None:
         return "sdpa"
     is_flash = precision == "bf16" and gpu.compute_capability >= FLASH_FROM
-    needs = f"flash needs bf16 and compute capability {_version(FLASH_FROM)}"
+    needs = f"flash needs bf16 and compute capability {version(FLASH_FROM)}"
     attention: Attention = "flash" if is_flash else "sdpa"
     notes.append(f"training.attention is {attention}: {_capability(gpu)} with {precision}, {needs}")
     return attention
 
 
 def _capability(gpu: Gpu) -> str:
-    return f"{gpu.name} has compute capability {_version(gpu.compute_capability or (0, 0))}"
-
-
-def _version(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"
+    return f"{gpu.name} has compute capability {version(gpu.compute_capability or (0, 0))}"
 
 
 def _checkpoint(spec: FineTuneJobSpec) -> Checkpoint:

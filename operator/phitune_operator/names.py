@@ -66,6 +66,8 @@ PROGRESS_PORT_NAME: Final = "progress"
 ENV_CONFIG: Final = "PHITUNE_CONFIG"
 ENV_ATTEMPT: Final = "PHITUNE_ATTEMPT"
 ENV_HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of a variable
+HUB_TOKEN_VARIABLES: Final = (ENV_HUB_TOKEN, "HUGGING_FACE_HUB_TOKEN")
+"""Where the hub's client looks for a token."""
 ENV_DATA_TOKEN: Final = "PHITUNE_DATA_TOKEN"  # noqa: S105 - the name of a variable
 SECRET_TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
 """Key under which a secret holds the hub's token."""

@@ -193,16 +193,20 @@ RULES: Final[list[Rule]] = [
         at="spec",
         field="model",
         cel="!has(self.model) || [has(self.model.name), has(self.model.path), has(self.model.init)]"
-        ".filter(given, given).size() == 1",
-        holds=lambda spec: (
-            not has(spec, "model") or sum(has(spec["model"], key) for key in ("name", "path", "init")) == 1
-        ),
-        message="exactly one of name, path and init is needed",
+        ".filter(given, given).size() <= 1",
+        holds=lambda spec: sum(has(spec, f"model.{key}") for key in ("name", "path", "init")) <= 1,
+        message="at most one of name, path and init; without any, the published model is fetched",
     ),
     _only_with("model.revision", "model.name"),
-    _only_with("model.tokenSecret", "model.name"),
+    *(
+        _not_together("model.tokenSecret", f"model.{other}", "a token is for what comes from the hub")
+        for other in ("path", "init")
+    ),
     _only_with("data.revision", "data.name"),
-    _only_with("data.tokenSecret", "data.name"),
+    *(
+        _not_together("data.tokenSecret", f"data.{other}", "a token is for what comes from the hub")
+        for other in ("path", "generate")
+    ),
     Rule(
         at="spec",
         field="data",
@@ -322,6 +326,14 @@ RULES: Final[list[Rule]] = [
         cel="!self.name.startsWith('PET_') && !self.name.startsWith('PHITUNE_')",
         holds=lambda variable: not variable["name"].startswith(("PET_", "PHITUNE_")),
         message="names beginning with PET_ or PHITUNE_ are the operator's",
+    ),
+    Rule(
+        at="spec.env[*]",
+        field="name",
+        cel=f"!(self.name in [{', '.join(repr(name) for name in names.HUB_TOKEN_VARIABLES)}])",
+        holds=lambda variable: variable["name"] not in names.HUB_TOKEN_VARIABLES,
+        message="every pod would hold the token, and everyone who reads the job see it; put it into a secret "
+        "under the key token, and name that in spec.model.tokenSecret or spec.data.tokenSecret",
     ),
     _not_together("storage.claimName", "storage.size", "use a claim that exists, or have one made"),
     Rule(

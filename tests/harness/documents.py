@@ -120,6 +120,14 @@ ACCEPTED: dict[str, Object] = {
     "hub model": job(
         {"model": {"init": None, "name": "microsoft/Phi-3.5-vision-instruct", "revision": "main"}}
     ),
+    "empty model": job({"model": {"init": None}}),
+    "tokens for the defaults": job(
+        {
+            "task": "docvqa",
+            "data": {"generate": None, "tokenSecret": "hub.data"},
+            "model": {"init": None, "tokenSecret": "hub"},
+        }
+    ),
     "hub data": job(
         {
             "task": "docvqa",
@@ -382,12 +390,36 @@ REFUSED: list[Refused] = [
     Refused(
         "generated data for docvqa", job({"task": "docvqa"}), "spec.data.generate", "only with task jsonl"
     ),
-    Refused("no model", job({"model": {"init": None}}), "spec.model", "exactly one"),
-    Refused("two models", job({"model": {"path": "models/a"}}), "spec.model", "exactly one"),
+    Refused("two models", job({"model": {"path": "models/a"}}), "spec.model", "at most one"),
     Refused("revision of no hub", job({"model": {"revision": "main"}}), "spec.model.revision", "only with"),
-    Refused("token of no hub", job({"model": {"tokenSecret": "hub"}}), "spec.model.tokenSecret", "only with"),
+    Refused(
+        "token of no hub", job({"model": {"tokenSecret": "hub"}}), "spec.model.tokenSecret", "from the hub"
+    ),
+    Refused(
+        "token of a model on the volume",
+        job({"model": {"init": None, "path": "a", "tokenSecret": "hub"}}),
+        "spec.model.tokenSecret",
+        "not together with spec.model.path",
+    ),
     Refused("revision of no data", job({"data": {"revision": "main"}}), "spec.data.revision", "only with"),
-    Refused("token of no data", job({"data": {"tokenSecret": "hub"}}), "spec.data.tokenSecret", "only with"),
+    Refused(
+        "token of no data", job({"data": {"tokenSecret": "hub"}}), "spec.data.tokenSecret", "from the hub"
+    ),
+    Refused(
+        "token of data on the volume",
+        job({"data": {"generate": None, "path": "a", "tokenSecret": "hub"}}),
+        "spec.data.tokenSecret",
+        "not together with spec.data.path",
+    ),
+    *(
+        Refused(
+            f"{name} for every pod",
+            job({"env": [{"name": name, "value": "hf_secret"}]}),
+            "spec.env[0].name",
+            "spec.model.tokenSecret",
+        )
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    ),
     Refused(
         "secret in capitals",
         job({"model": {"init": None, "name": "a/b", "tokenSecret": "Hub"}}),

@@ -36,6 +36,12 @@ class Fetching:
         self.said: list[str] = []
         self.pauses: list[float] = []
 
+    def elsewhere(self) -> Fetching:
+        """The same into a folder beside, saying it to the same list."""
+        other = Fetching(self.into.with_name("other"), self.patterns)
+        other.said = self.said
+        return other
+
     def __call__(self, what: Repository | None = None, token: str | None = None) -> None:
         def connect() -> Hub:
             return Hub(self.said.append, token=token, pause=self.pauses.append)

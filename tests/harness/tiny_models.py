@@ -89,12 +89,6 @@ def gradients(model: Phi3V) -> dict[str, torch.Tensor]:
     return found
 
 
-def without_vision_training(model: Phi3V) -> Phi3V:
-    """The same model, its vision part frozen."""
-    model.model.vision_embed_tokens.requires_grad_(False)
-    return model
-
-
 def gpu_with_flash() -> torch.device:
     """A GPU on which flash attention runs; skips the test without one."""
     if not torch.cuda.is_available():

@@ -20,8 +20,8 @@ def answer(model: Phi3V, processor: Processor, question: Sample, *, max_new_toke
 
 def encode_question(processor: Processor, prompt: str, pictures: Sequence[Path]) -> Sample:
     """The prompt with the pictures before it, up to where the answer begins. Raises DataError."""
-    if special := next((name for name in processor.tokenizer.special_ids if name in prompt), None):
-        raise DataError(f"the prompt has the special token {special!r}; spell it differently")
+    if (problem := next(processor.special_tokens_of(prompt), None)) is not None:
+        raise DataError(f"--prompt: {problem}")
     turn = Turn(images=tuple(str(path) for path in pictures), user=prompt, assistant="")
     loaded = tuple(processor.load_picture(path) for path in pictures)
     counts = [processor.picture_tokens(picture) for picture in loaded]

@@ -17,23 +17,31 @@ from phitune_trainer.engine import Engine
 from phitune_trainer.engine.data_parallel import DataParallel
 from phitune_trainer.engine.world import World
 from phitune_trainer.engine.zero2 import Zero2
+from phitune_trainer.errors import UserError
 from phitune_trainer.evaluate.evaluation import HeldOut, hold_out
 from phitune_trainer.evaluate.evaluator import Evaluator
 from phitune_trainer.logs import StepLog
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method, prepare_method
 from phitune_trainer.model import load_model
+from phitune_trainer.model.flash import why_not
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.same_run import keep_data
 from phitune_trainer.stop import StopRequest
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def load_method(config: TrainConfig, world: World) -> Method:
-    """The base model on this rank's device, its trained parameters chosen."""
+    """The base model on this rank's device, its trained parameters chosen.
+
+    Raises UserError where the attention that is asked for cannot run there.
+    """
     training = config.training
+    if training.attention == "flash" and (reason := why_not(world.device, DTYPES[training.precision])):
+        raise UserError(f"training.attention: flash cannot run here, {reason}; use auto or sdpa")
     model = load_model(config.model_dir, dtype=DTYPES[training.precision], attention=training.attention)
     model.set_gradient_checkpointing(training.gradient_checkpointing)
     method = prepare_method(model, config)
@@ -77,8 +85,12 @@ def build_run(
     held_out: HeldOut | None,
     loader: Loader,
 ) -> Run:
-    """Everything but the engine's state, which `restore` gives it."""
+    """Everything but the engine's state, which `restore` gives it.
+
+    UserError where the run continues and its training data has changed.
+    """
     training = config.training
+    world.from_first(lambda: keep_data(layout, samples, is_continued=start.origin is not None))
     total_steps = count_steps(config, len(samples))
 
     def plan(step: int) -> list[list[int]]:

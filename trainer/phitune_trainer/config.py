@@ -138,7 +138,7 @@ class Training(Group):
     max_length: PositiveInt
     """Tokens, image tokens included. A longer sample is left out and counted, never cut."""
     packing: bool
-    """Several samples in one row, without attention between them."""
+    """Without effect: the samples of a pass always lie in one row, without attention between them."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
     precision: Precision

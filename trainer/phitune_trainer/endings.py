@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from phitune_trainer.config import ConfigError
 from phitune_trainer.data import DataError
-from phitune_trainer.errors import FAULT, Interrupted, Superseded, UserError, volume_problem
+from phitune_trainer.errors import FAULT, Interrupted, Superseded, Unavailable, UserError, volume_problem
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
 from phitune_trainer.model import ModelFilesError
 
@@ -34,6 +34,8 @@ def ending_of(error: BaseException, volume: Path | None = None) -> tuple[int, st
         return INTERRUPTED, "Interrupted", str(error)
     if isinstance(error, Superseded):
         return FAULT, "Superseded", str(error)
+    if isinstance(error, Unavailable):
+        return FAULT, type(error).__name__, str(error)
     if is_peer_lost(error):
         what = _first_line(error).partition(" This is typically")[0]
         return FAULT, "PeerLost", f"another process of this run is gone: {what}"

@@ -17,6 +17,10 @@ class Interrupted(Exception):
     """The run was asked to stop; the message says what was saved."""
 
 
+class Unavailable(Exception):
+    """What is elsewhere has failed for longer than is waited here; a later try may succeed."""
+
+
 class Superseded(Exception):
     """A newer start of the same run has taken over; this one must not write any more."""
 

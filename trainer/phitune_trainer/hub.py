@@ -6,6 +6,7 @@ which the next try takes up where this one ended, however that was. One process 
 node; others wait for it and then find all there.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import Any, Final
 from phitune_trainer.errors import UserError
 from phitune_trainer.folders import is_filled
 from phitune_trainer.hub_client import Hub, HubUnavailable, Listing, Repository, Say
-from phitune_trainer.lease import LeaseLost, sole
+from phitune_trainer.lease import Lease, LeaseLost, sole
 from phitune_trainer.partial_file import HubFile, PartialFile
 from phitune_trainer.run_layout import sync_folder, write_atomically
 from phitune_trainer.transfer import SECONDS_BETWEEN_LINES, Transfer, size
@@ -69,6 +70,23 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is being fetched."""
+
+    commit: str
+    files: tuple[HubFile, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """The plan; an empty one if there is none that can be understood."""
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(commit=found["commit"], files=tuple(HubFile(**file) for file in found["files"]))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return cls(commit="", files=())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """Files of a repository, and the folder that they shall lie in under their own names."""
 
@@ -101,7 +119,7 @@ def fetch(wanted: Wanted, connect: Connect, say: Say) -> None:
                 break
             try:
                 with connect() as hub:
-                    fetching.run(hub, lease.check)
+                    fetching.run(hub, lease)
             except LeaseLost:
                 say("another pod has taken over; waiting for it")
     say(fetching.what_is_there())
@@ -143,7 +161,7 @@ class _Fetch:
         if time.monotonic() - self._said_at < SECONDS_BETWEEN_LINES:
             return
         self._said_at = time.monotonic()
-        total = sum(file.size for file in _planned(self._plan))
+        total = sum(file.size for file in Plan.read(self._plan).files)
         far = f": {size(self._num_bytes_there())} of {size(total)}" if total else ""
         self._say(f"waiting while {host} fetches {self._repository.name}{far}")
 
@@ -156,14 +174,14 @@ class _Fetch:
         self._refuse_if_incomplete(hub, listing)
         return listing
 
-    def run(self, hub: Hub, check: Callable[[], None]) -> None:
-        """Fetch what is missing and give it its name. Raises LeaseLost where `check` does."""
+    def run(self, hub: Hub, lease: Lease) -> None:
+        """Fetch what is missing and give it its name. Raises LeaseLost where another process took over."""
         former = Record.read(self._into / self._record)
         listing = self.look_up(hub)
         repository = self._at(listing.commit)
         missing = [file for file in listing.files if former is None or not former.has(file.path, self._into)]
-        check()
-        self._forget_all_but(missing)
+        lease.check()
+        self._forget_all_but(Plan(commit=listing.commit, files=tuple(missing)))
         present = self._num_bytes_there()
         total = sum(file.size for file in missing)
         self._check_room(total - present)
@@ -172,15 +190,14 @@ class _Fetch:
             f"{listing.commit[:12]}: {len(missing)} files, {size(total)}"
             + (f", {size(present)} are there" if present else "")
         )
+        if unknown := sum(not file.has_checksum for file in missing):
+            self._say(
+                f"{hub.endpoint} tells no checksums of {unknown} of the files; only their sizes are checked"
+            )
         transfer = Transfer(repository.name, total, present, self._say)
-
-        def count(num_bytes: int) -> None:
-            check()
-            transfer.add(num_bytes)
-
         for file in missing:
-            self._fetch_file(hub, repository, file, count)
-            check()
+            self._fetch_file(hub, repository, file, lease, transfer.add)
+        lease.check()
         self._publish(listing.commit, missing, former)
 
     def _at(self, commit: str) -> Repository:
@@ -208,16 +225,19 @@ class _Fetch:
                 there += path.stat().st_size if path.is_file() else 0
         return there
 
-    def _forget_all_but(self, missing: Sequence[HubFile]) -> None:
+    def _forget_all_but(self, plan: "Plan") -> None:
         """Write down what is wanted, and drop what an earlier try left of anything else, or of its past."""
-        wanted = {file.path: file for file in missing}
-        planned = {file.path: file for file in _planned(self._plan)}
+        former = Plan.read(self._plan)
+        same = {*former.files} & {
+            file for file in plan.files if file.has_checksum or former.commit == plan.commit
+        }
+        kept = {file.path for file in same}
         for path in [path for path in self._files.rglob("*") if path.is_file()]:
             name = path.relative_to(self._files).as_posix().removesuffix(_PARTIAL)
-            if name not in wanted or planned.get(name) != wanted[name]:
+            if name not in kept:
                 path.unlink()
         self._files.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._plan, json.dumps([asdict(file) for file in missing]))
+        write_atomically(self._plan, json.dumps(asdict(plan)))
 
     def _check_room(self, num_bytes: int) -> None:
         free = shutil.disk_usage(self._work).free
@@ -228,17 +248,18 @@ class _Fetch:
             )
 
     def _fetch_file(
-        self, hub: Hub, repository: Repository, file: HubFile, count: Callable[[int], None]
+        self, hub: Hub, repository: Repository, file: HubFile, lease: Lease, count: Callable[[int], None]
     ) -> None:
         target = self._files / file.path
         if target.is_file():  # whole: it has its name only since it was checked
             return
         aside = target.with_name(target.name + _PARTIAL)
         for tries_left in reversed(range(_TRIES)):
-            with PartialFile(aside, file) as partial:
+            with PartialFile(aside, file, lease.check) as partial:
                 hub.fetch(repository, partial, count)
-                problem = partial.finish()
+                problem = partial.finish(reread=lease.has_overtaken)
                 if problem is None:
+                    lease.check()
                     aside.rename(target)
                     return
                 count(-partial.restart())
@@ -259,10 +280,8 @@ class _Fetch:
             files={**(former.files if former else {}), **files},
         )
         text = json.dumps(asdict(record), indent=1)
-        if not is_filled(self._into):
-            write_atomically(self._files / self._record, text)
-            self._files.rename(self._into)
-        else:
+        write_atomically(self._files / self._record, text)
+        if not self._is_placed_whole():
             for name in files:
                 place = self._into / name
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -271,14 +290,17 @@ class _Fetch:
         sync_folder(self._into.parent)
         shutil.rmtree(self._work, ignore_errors=True)
 
-
-def _planned(plan: Path) -> list[HubFile]:
-    """The files that are being fetched; none where that is not written down."""
-    try:
-        found: list[dict[str, Any]] = json.loads(plan.read_text(encoding="utf-8"))
-        return [HubFile(**file) for file in found]
-    except (FileNotFoundError, ValueError, TypeError):
-        return []
+    def _is_placed_whole(self) -> bool:
+        """Rename the folder of the files, unless files of another repository were there first."""
+        if is_filled(self._into):
+            return False
+        try:
+            self._files.rename(self._into)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        return True
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ proxy can pass that on, it goes on where it was cut off, and nothing is kept in 
 
 import email.utils
 import os
+import re
 import ssl
 import time
 import urllib.request
@@ -18,7 +19,6 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import huggingface_hub
@@ -26,7 +26,7 @@ from huggingface_hub import get_session, hf_raise_for_status
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoSibling
 
-from phitune_trainer.errors import UserError
+from phitune_trainer.errors import Unavailable, UserError
 from phitune_trainer.partial_file import HubFile, PartialFile
 
 Say = Callable[[str], None]
@@ -41,7 +41,7 @@ _TIMEOUT: Final = httpx.Timeout(connect=15.0, read=60.0, write=15.0, pool=15.0)
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class HubUnavailable(Exception):
+class HubUnavailable(Unavailable):
     """The hub, or the way to it, has failed for longer than is waited here; a later try may succeed."""
 
 
@@ -77,7 +77,9 @@ class Hub:
         """`token` is that of the environment or of a login where None. UserError for an environment that
         cannot be used.
         """
-        self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        self._url = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+        self.endpoint = _without_password(self._url)
+        """Where the hub is, for people."""
         self._say = say
         self._token = (token or huggingface_hub.get_token() or "").strip() or None
         self._pause = pause
@@ -87,7 +89,8 @@ class Hub:
                 "HF_HUB_OFFLINE is set, and what is needed is not on the volume; unset it, or copy the files "
                 "to the volume and set model.path and data.path"
             )
-        _check_address(self.endpoint, "HF_ENDPOINT")
+        _check_address(self._url, "HF_ENDPOINT")
+        _check_token(self._token)
         huggingface_hub.set_client_factory(_client)
         try:
             get_session()
@@ -108,7 +111,7 @@ class Hub:
     def look_up(self, repository: Repository, wanted: Callable[[str], bool]) -> Listing:
         """The commit that the revision stands for, and those of its files whose names are wanted."""
         token = self._token or False
-        api = huggingface_hub.HfApi(endpoint=self.endpoint, token=token, library_name="phitune")
+        api = huggingface_hub.HfApi(endpoint=self._url, token=token, library_name="phitune")
         describe = api.model_info if repository.kind == "model" else api.dataset_info
 
         def ask(_: Callable[[], None]) -> tuple[str, list[RepoSibling]]:
@@ -148,11 +151,14 @@ class Hub:
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
 
+        furthest = file.size
+
         def read(moved: Callable[[], None]) -> None:
+            nonlocal furthest
             while file.size < file.wanted.size:
                 ranged = {"Range": f"bytes={file.size}-"} if file.size else {}
                 with get_session().stream("GET", url, headers={**headers, **ranged}) as response:
-                    if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    if ranged and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                         on_bytes(-file.restart())
                         continue
                     hf_raise_for_status(response)
@@ -160,7 +166,9 @@ class Hub:
                         on_bytes(-file.restart())
                     for piece in response.iter_bytes():
                         file.write(piece)
-                        moved()
+                        if file.size > furthest:  # the same bytes once more are no progress
+                            furthest = file.size
+                            moved()
                         on_bytes(len(piece))
                         if file.size > file.wanted.size:  # not that file: its checksum will say so
                             break
@@ -180,7 +188,7 @@ class Hub:
             told = self._persevere(
                 repository,
                 lambda _: huggingface_hub.get_hf_file_metadata(
-                    url, token=self._token or False, timeout=_TIMEOUT.read, endpoint=self.endpoint
+                    url, token=self._token or False, timeout=_TIMEOUT.read, endpoint=self._url
                 ),
             )
             size, etag = told.size, told.etag or ""
@@ -193,7 +201,7 @@ class Hub:
 
     def _address(self, repository: Repository, commit: str, path: str) -> str:
         return huggingface_hub.hf_hub_url(
-            repository.name, path, repo_type=repository.kind, revision=commit, endpoint=self.endpoint
+            repository.name, path, repo_type=repository.kind, revision=commit, endpoint=self._url
         )
 
     def _persevere(self, repository: Repository, act: Callable[[Callable[[], None]], T]) -> T:
@@ -233,9 +241,11 @@ class Hub:
             )
         proxies = _proxies()
         way = f"through the proxy {proxies}" if proxies else "with no proxy set (HTTPS_PROXY)"
-        if self._was_reached or not _is_setting(error):
+        if self._was_reached or not _is_no_connection(error):
             return HubUnavailable(f"{self.endpoint} stopped answering, {way}: {reason}")
-        return UserError(
+        # A name server or a mirror that starts anew looks like a wrong name: only a later try can tell.
+        kind = UserError if _is_refusal_of_proxy(error) else HubUnavailable
+        return kind(
             f"{self.endpoint} cannot be reached {way}: {reason}; where there is no way to the internet, set "
             "HF_ENDPOINT to a mirror, or copy the files to the volume and set model.path and data.path"
         )
@@ -276,8 +286,8 @@ class Hub:
         if status == 403:
             return UserError(f"{what}: {self.endpoint} forbids it to the owner of the token: {_said(error)}")
         if status == 429:
-            return UserError(
-                f"{self.endpoint} still limits the rate after {len(PAUSES)} waits; apply again later"
+            return HubUnavailable(
+                f"{self.endpoint} still limits the rate after {len(PAUSES)} waits"
                 + ("" if self._token else f"; with a token the limit is higher: {secret} ({outside})")
             )
         if status in _TRANSIENT:
@@ -313,9 +323,22 @@ def _public_certificates() -> ssl.SSLContext:
 
 
 def _check_address(address: str, name: str) -> None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"{name}={address}: must be like https://mirror.example.com")
+    try:
+        parts = httpx.URL(address)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise UserError(f"{name}={_without_password(address)}: must be like https://mirror.example.com")
+
+
+def _check_token(token: str | None) -> None:
+    """Before a header is made of it: errors of the client show the header."""
+    if token is not None and not re.fullmatch(r"[!-~]+", token):
+        raise UserError(
+            "the hub's token holds a line break, a space or another character that no token has; put the "
+            "token alone under the key `token` into the secret that spec.model.tokenSecret or "
+            "spec.data.tokenSecret names (outside a cluster, into HF_TOKEN)"
+        )
 
 
 def _proxies() -> str:
@@ -337,13 +360,19 @@ def _goes_on_at(response: httpx.Response, size: int) -> bool:
 
 def _may_heal(error: httpx.HTTPError) -> bool:
     return isinstance(error, httpx.TransportError) and not (
-        isinstance(error, httpx.UnsupportedProtocol) or "CERTIFICATE_VERIFY_FAILED" in str(error)
+        isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError)
+        or "CERTIFICATE_VERIFY_FAILED" in str(error)
     )
 
 
-def _is_setting(error: httpx.HTTPError) -> bool:
+def _is_no_connection(error: httpx.HTTPError) -> bool:
     """Whether no connection came about at all: a name or an address is wrong, or nothing leads there."""
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError)
+
+
+def _is_refusal_of_proxy(error: httpx.HTTPError) -> bool:
+    """Whether the proxy answered that it will not: 407, for example, and not that it cannot, as by 502."""
+    return isinstance(error, httpx.ProxyError) and str(error).startswith("4")
 
 
 def _asked_pause(error: httpx.HTTPError) -> float | None:
@@ -355,6 +384,8 @@ def _asked_pause(error: httpx.HTTPError) -> float | None:
         until = email.utils.parsedate_to_datetime(told)
     except ValueError:
         return None
+    if until.tzinfo is None:  # no zone, or -0000: UTC, as HTTP's dates always are
+        until = until.replace(tzinfo=UTC)
     return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_PAUSE)
 
 
@@ -363,4 +394,6 @@ def _said(error: HfHubHTTPError) -> str:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, httpx.LocalProtocolError):  # its words quote the request's headers
+        return "the request cannot be sent"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -126,6 +126,8 @@ def _fetch_videos(config: TrainConfig, say: Say) -> None:
         workers=available_cpus(),
         on_progress=lambda done, total: told(f"frames of {done} of {total} videos are taken"),
     )
-    for line in conversion.short:
+    if conversion.unreadable:
+        say(f"{len(conversion.unreadable):,} videos of the archive cannot be read, and are left out:")
+    for line in [*conversion.unreadable, *conversion.short]:
         say(line)
     shutil.rmtree(wanted.into, ignore_errors=True)

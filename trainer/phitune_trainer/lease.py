@@ -33,12 +33,23 @@ class Lease:
         self._path = path
         self._owner = uuid.uuid4().hex
         self._beat_seconds = beat_seconds
+        self.has_overtaken = _number(path) > 1
+        """Whether another process had the right before, and may still write what it has under way."""
         self._is_lost = False
+        self._beaten_at = time.monotonic()
+        self._beats = 0
+        self._beating = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease {path.name}", daemon=True)
 
     def check(self) -> None:
-        """Raise LeaseLost if another process has the right by now."""
+        """Raise LeaseLost if another process has the right by now.
+
+        Looks at the volume itself where the last beat is late: a process that was stopped for a while comes
+        back before its next beat.
+        """
+        if time.monotonic() - self._beaten_at > 2 * self._beat_seconds:
+            self._beat()
         if self._is_lost:
             raise LeaseLost(f"{self._path} was overtaken by another process")
 
@@ -56,19 +67,23 @@ class Lease:
         return f"{self._owner} {beats} {socket.gethostname()}\n"
 
     def _keep(self) -> None:
-        beats = 0
-        while not self._done.wait(self._beat_seconds):
-            beats += 1
+        while not self._is_lost and not self._done.wait(self._beat_seconds):
+            self._beat()
+
+    def _beat(self) -> None:
+        """Say that the holder is alive, or find out that it was overtaken."""
+        with self._beating:
             try:
                 if _number(self._path) < _newest(self._path.parent)[0] or not self._is_mine():
                     self._is_lost = True
                     return
+                self._beats += 1
                 # Not created anew: a lease that was taken away stays away.
                 with self._path.open("r+", encoding="utf-8") as file:
-                    file.write(self._text(beats))
+                    file.write(self._text(self._beats))
+                self._beaten_at = time.monotonic()
             except OSError:  # who cannot say that it is alive will be overtaken
                 self._is_lost = True
-                return
 
     def _is_mine(self) -> bool:
         return self._path.read_text(encoding="utf-8").startswith(self._owner)

@@ -4,6 +4,7 @@ What is loaded computes what the run computed: adapters stay beside the weights,
 16 bits they are rounded. The commands `phitune evaluate` and `phitune predict` call it.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +22,7 @@ from phitune_trainer.checkpoint.files import (
 from phitune_trainer.config import TrainConfig, load_config, parse_config
 from phitune_trainer.errors import UserError
 from phitune_trainer.methods import prepare_method
-from phitune_trainer.methods.adapter_folder import is_for_four_bits
+from phitune_trainer.methods.adapter_folder import ABOUT, is_for_four_bits
 from phitune_trainer.methods.lora import load_adapter
 from phitune_trainer.model import Phi3V, load_model
 from phitune_trainer.model.config import read_json
@@ -43,6 +44,18 @@ class Located:
     """Model folder that it stands on, itself if it is one: has the tokenizer and the processor's settings."""
     run: TrainConfig | None
     """Config of the run whose folder it is in."""
+
+    def settings_digest(self) -> str:
+        """SHA-256 of what decides the answers beside the weights, such as an adapter's alpha."""
+        files = [self.model_dir / "config.json"]
+        if self.kind == "adapter":
+            files += [self.folder / ADAPTER_CONFIG, self.folder / ABOUT]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
+        if self.kind == "checkpoint" and self.run is not None:
+            digest.update(f"{self.run.method} {self.run.lora}".encode())
+        return digest.hexdigest()
 
     @property
     def about(self) -> str:

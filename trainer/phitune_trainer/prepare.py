@@ -19,10 +19,9 @@ from phitune_trainer.data import DataError, Processor, generate_digits
 from phitune_trainer.data.check import ExactCounter, check_jsonl
 from phitune_trainer.data.open import describe_data, jsonl_files, open_task
 from phitune_trainer.endings import ending_of
-from phitune_trainer.errors import FAULT, UserError, volume_problem
+from phitune_trainer.errors import UserError, volume_problem
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.folders import is_filled
-from phitune_trainer.hub import HubUnavailable
 from phitune_trainer.hub_files import check_hub, fetch_data, fetch_model
 from phitune_trainer.init_model import init_model
 from phitune_trainer.model.load import check_model
@@ -43,7 +42,7 @@ def main() -> int:
         prepare(config, _say)
     except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
         code, reason, message = ending_of(error, volume)
-        if code == FAULT and not isinstance(error, HubUnavailable):
+        if reason == "Fault":
             traceback.print_exc()
         else:
             _say(message)

@@ -3,7 +3,7 @@
 One place for these paths, because people, the operator and the trainer all rely on them::
 
     <workspace>/runs/<namespace>/<job>/<uid8>/       one run
-        config.yaml  result.json  export/{adapter,merged}/
+        config.yaml  data.json  result.json  export/{adapter,merged}/
         incarnations/0001/                           one start of it
             start.json  metrics.jsonl  logs/rank-0.log
             checkpoints/step-00000200/
@@ -87,6 +87,11 @@ class RunLayout:
     def config(self) -> Path:
         """The config of the run's first start."""
         return self.path / "config.yaml"
+
+    @property
+    def data(self) -> Path:
+        """What tells the run's training data from changed data."""
+        return self.path / "data.json"
 
     @property
     def result(self) -> Path:

@@ -1,13 +1,17 @@
-"""A run is one thing: a later start with another config must not continue it under the same name."""
+"""A run is one thing: a later start with another config or other data must not continue it as the same."""
 
+import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.run_layout import RunLayout, write_atomically
+
+if TYPE_CHECKING:  # it imports torch, and the command line reads this module before it starts anything
+    from phitune_trainer.data.dataset import TrainingSamples
 
 MAY_CHANGE = (
     "run.workspace",
@@ -40,6 +44,28 @@ def keep_config(layout: RunLayout, config: TrainConfig) -> None:
             f"{layout.path} holds a run with another config; change it back, or start a new run (--fresh):\n"
             + "\n".join(changed)
         )
+
+
+def keep_data(layout: RunLayout, samples: "TrainingSamples", *, is_continued: bool) -> None:
+    """Record what tells the training data from changed data.
+
+    UserError names what has changed where the run continues from a checkpoint (`is_continued`): which samples
+    a step takes follows from their number, so that some would be trained twice and others never.
+    """
+    now = dict(samples.identity())
+    if is_continued and layout.data.is_file():
+        before = json.loads(layout.data.read_text(encoding="utf-8"))
+        changed = [
+            f"{name}: was {before.get(name, 'absent')}, now {now.get(name, 'absent')}"
+            for name in dict.fromkeys([*before, *now])
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise UserError(
+                f"{layout.path} holds a run whose training data has changed since; put the data back, or "
+                "start a new run (--fresh):\n" + "\n".join(changed)
+            )
+    write_atomically(layout.data, json.dumps(now, indent=1))
 
 
 def _leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,13 +36,13 @@ def main() -> int:
     progress = Progress(attempt=attempt())
     rank = int(os.environ.get("RANK", "0"))
     narrator = Narrator(rank, reports_folder(), progress)
-    if rank == 0 and serve(progress, progress_port(), progress_host()) is None:
-        narrator.say(f"port {progress_port()} is taken here: /progress and /metrics are not served")
     volume = None
     try:
         config = load_config(Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml")))
         volume = Path(config.run.workspace)
-        loader = start_data_workers(config)
+        loader = start_data_workers(config)  # before this process has threads, sockets and a GPU
+        if rank == 0 and serve(progress, progress_port(), progress_host()) is None:
+            narrator.say(f"port {progress_port()} is taken here: /progress and /metrics are not served")
         world = join_world(config.world.device, volume)
         # Not before: the wait for the other ranks runs no Python, so that a handler would never be called.
         # The signal's own effect, an end at once, is right until then.
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def start_data_workers(config: TrainConfig) -> Loader:
-    """Fork the processes that will prepare samples, while this one has neither a GPU nor connections yet."""
+    """Fork the processes that will prepare samples: they hold nothing that this one opens from now on."""
     num_workers = choose_num_workers(os.environ, cpus=available_cpus(), ranks=config.world.processes_per_node)
     return start_loader(num_workers)
 

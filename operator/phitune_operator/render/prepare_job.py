@@ -74,10 +74,12 @@ def _way_to_hub(subject: Subject) -> list[Object]:
     """What the operator was told, unless the job's own variables say another way."""
     theirs = {variable.name for variable in subject.spec.env or []}
     hub = subject.hub
+    # Two names of one thing, of which the client takes the first.
+    has_own_ca = not theirs.isdisjoint({"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"})
     values = {
         "HF_ENDPOINT": hub.endpoint,
         "HTTPS_PROXY": hub.proxy,
         "NO_PROXY": hub.no_proxy,
-        "SSL_CERT_FILE": f"{names.CA_PATH}/{names.CA_KEY}" if hub.ca_config_map else "",
+        "SSL_CERT_FILE": f"{names.CA_PATH}/{names.CA_KEY}" if hub.ca_config_map and not has_own_ca else "",
     }
     return [{"name": name, "value": value} for name, value in values.items() if value and name not in theirs]

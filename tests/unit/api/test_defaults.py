@@ -138,8 +138,8 @@ def test_warm_up_is_at_most_a_tenth_of_a_short_run(steps: int, warmup: int) -> N
 @pytest.mark.parametrize(
     ("gpu", "method", "precision", "attention", "micro_batch", "recompute"),
     [
-        ("H100", "full", "bf16", "flash", 2, False),
-        ("A100-80GB", "full", "bf16", "flash", 2, False),
+        ("H100", "full", "bf16", "flash", 1, False),
+        ("A100-80GB", "full", "bf16", "flash", 1, False),
         ("A100-80GB", "lora", "bf16", "flash", 1, False),
         ("A100-40GB", "full", "bf16", "flash", 4, True),
         ("V100-32GB", "full", "fp16", "sdpa", 4, True),

@@ -74,6 +74,16 @@ def test_what_would_fit_is_said_where_a_gpu_is_too_small(estimate: Estimate) -> 
     assert "method: lora" in remedies
 
 
+def test_gpus_that_cannot_do_what_is_asked_are_named_and_left_out(estimate: Estimate) -> None:
+    flash = docvqa(training={"attention": "flash"})
+    code, out, err = estimate(flash)
+    assert (code, "H100" in out, "V100" in out) == (0, True, False)
+    assert "V100-32GB: spec.training.attention: flash needs compute capability 8.0" in err
+    code, out, err = estimate(flash, "--gpu", "T4")
+    assert (code, out) == (2, "")
+    assert err.startswith("T4: spec.training.attention: flash needs")
+
+
 def test_several_gpus_are_shown_one_after_the_other(estimate: Estimate) -> None:
     _, out, _ = estimate(docvqa(method="qlora"), "--gpu", "NVIDIA-L4", "--gpu", "Tesla-T4", "--nodes", "2")
     assert out.index("\nL4: fits") < out.index("\nT4: fits")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from harness.tiny_models import published_folder
-from phitune_trainer.data import DataError, JsonlDataset, Processor
+from phitune_trainer.data import DataError, JsonlDataset, Processor, jsonl
 from phitune_trainer.data import check as checking
 from phitune_trainer.data.check import Counter, DataReport, EstimatingCounter, ExactCounter, check_jsonl
 from phitune_trainer.init_model import init_model
@@ -57,7 +57,8 @@ def problems(report: DataReport) -> list[str]:
 def test_every_problem_of_every_line_is_reported_with_its_place(check: Check, tmp_path: Path) -> None:
     (tmp_path / "images" / "text.png").write_text("not a picture")
     two_turns = line(
-        (["none.png", "../up.png", "text.png"], "<|image_1|> what", "a<|end|>"), (["a.png"], "b", "")
+        (["none.png", "../up.png", "text.png"], "<|image_1|> what <|image_2|>", "a<|end|>"),
+        (["a.png"], "b", ""),
     )
     report = check(GOOD, "{", "", two_turns, line((["none.png"], "b<|user|>", "c")), b"\xff", GOOD)
     assert report.num_samples == 2
@@ -65,13 +66,20 @@ def test_every_problem_of_every_line_is_reported_with_its_place(check: Check, tm
     assert report.num_problems == len(report.problems)
     found = problems(report)
     assert [problem.partition(": ")[0] for problem in found] == [
-        *("train.jsonl:2", "train.jsonl:4", "train.jsonl:4"),
-        *("train.jsonl:5", "train.jsonl:5", "train.jsonl:6"),
+        *["train.jsonl:2"],
+        *["train.jsonl:4"] * 7,
+        *["train.jsonl:5"] * 2,
+        *["train.jsonl:6"],
     ]
     for words in (
         "train.jsonl:2: not JSON",
         "train.jsonl:4: conversations[0].user: has '<|image_1|>'",
+        "train.jsonl:4: conversations[0].user: has '<|image_2|>'",
+        "train.jsonl:4: conversations[0].assistant: has the special token '<|end|>'",
         "train.jsonl:4: conversations[1].assistant: is empty",
+        "train.jsonl:4: picture 'none.png': not found",
+        "train.jsonl:4: picture '../up.png': must be a path inside",
+        f"train.jsonl:4: picture '{tmp_path}/images/text.png': not a picture",
         "train.jsonl:5: conversations[0].user: has the special token '<|user|>'",
         "train.jsonl:5: picture 'none.png': not found",
         "train.jsonl:6: not UTF-8",
@@ -82,8 +90,55 @@ def test_every_problem_of_every_line_is_reported_with_its_place(check: Check, tm
 def test_every_picture_of_a_line_that_cannot_be_used_is_reported(check: Check, tmp_path: Path) -> None:
     (tmp_path / "images" / "text.png").write_text("not a picture")
     report = check(line((["none.png", "a.png", "../up.png"], "b", "c"), (["text.png"], "d", "e")))
-    assert [words in problem for words, problem in zip(("none", "up", "text"), problems(report), strict=True)]
+    assert all(
+        words in problem for words, problem in zip(("none", "up", "text"), problems(report), strict=True)
+    )
     assert (report.num_samples, report.num_pictures) == (0, 0)
+
+
+def test_what_can_be_read_of_a_line_is_checked_whatever_else_is_wrong_with_it(check: Check) -> None:
+    wrong = {"images": ["none.png", 1, "\ud800.png"], "user": "a<|end|>", "assistant": None}
+    lines = [
+        {"id": 1, "conversations": [None, {"images": 5, "assistant": "<|user|>"}, wrong]},
+        {"image": "b.png", "conversations": "text"},
+        "[]",
+    ]
+    found = [problem.removeprefix("train.jsonl:") for problem in problems(check(*lines))]
+    for words in (
+        "1: id: must be a string",
+        "1: conversations[0]: must be an object",
+        "1: conversations[1].images: must be a list",
+        "1: conversations[1]: has no 'user'",
+        "1: conversations[1].assistant: has the special token '<|user|>'",
+        "1: conversations[2].images[1]: must be a string",
+        "1: conversations[2].images[2]: has half a character",
+        "1: conversations[2].assistant: must be a string",
+        "1: conversations[2].user: has the special token '<|end|>'",
+        "1: picture 'none.png': not found",
+        "2: the line: has 'image'",
+        "2: conversations: must be a list",
+        "3: the line: must be an object",
+    ):
+        assert sum(problem.startswith(words) for problem in found) == 1, words
+    assert len(found) == 13
+
+
+def test_a_line_that_is_too_long_is_reported_and_not_kept_in_memory(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = len(json.dumps(GOOD)) + 1
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", limit)
+    longer = json.dumps(GOOD) + " "
+    report = check(GOOD, longer, " " * 10 * limit + "{", GOOD, " " * limit)
+    words = f"longer than {limit} bytes; each line must be one sample"
+    assert [problem[: len("train.jsonl:2: ") + len(words)] for problem in problems(report)] == [
+        f"train.jsonl:{number}: {words}" for number in (2, 3, 5)
+    ]
+    assert report.num_samples == 2
+    lines = list(jsonl.read_lines(tmp_path / "train.jsonl"))
+    assert max(len(line) for _, _, line in lines) == limit + 1
+    content = (tmp_path / "train.jsonl").read_bytes()
+    assert all(content[offset:].startswith(line) for _, offset, line in lines)
 
 
 def test_what_is_good_is_counted(check: Check) -> None:
@@ -104,6 +159,21 @@ def test_tokens_are_those_of_training(check: Check, processor: Processor, tmp_pa
         report.num_longer_than(limit)
         == JsonlDataset(tmp_path / "train.jsonl", tmp_path / "images", processor, limit).num_skipped
     )
+
+
+def test_a_picture_is_opened_once_however_often_it_is_named(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (84, 40)).save(tmp_path / "images" / "b.png")
+    opened: list[str] = []
+    open_picture = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda path, **more: [opened.append(Path(path).name), open_picture(path, **more)][1]
+    )
+    sample = line((["a.png", "b.png", "a.png"], "b", "c"))
+    report = check(sample, GOOD, sample)
+    assert (report.num_pictures, opened) == (7, ["a.png", "b.png"])
+    assert check(*[line((["none.png"], "b", "c"))] * 2).num_problems == 2
 
 
 def test_without_a_tokenizer_tokens_are_estimated(check: Check, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import json
 import pickle
 import re
-import struct
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from harness.bombs import bomb
 from phitune_trainer.data import DataError, JsonlDataset, Processor
 from phitune_trainer.init_model import init_model
 
@@ -27,17 +26,6 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
     return Processor.load(folder, num_crops=1)
 
 
-def png_of(width: int, height: int) -> bytes:
-    """A PNG file that says it has so many pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + check
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 Dataset = Callable[..., JsonlDataset]
 
 
@@ -47,7 +35,7 @@ def dataset(tmp_path: Path, processor: Processor) -> Dataset:
     (tmp_path / "images").mkdir()
     Image.new("RGB", (84, 84)).save(tmp_path / "images" / "a.png")
     (tmp_path / "images" / "text.png").write_text("not a picture")
-    (tmp_path / "images" / "bomb.png").write_bytes(png_of(60_000, 60_000))
+    (tmp_path / "images" / "bomb.png").write_bytes(bomb(60_000, 60_000))
     Image.new("RGB", (84, 84)).save(tmp_path / "secret.png")
     (tmp_path / "images" / "link.png").symlink_to(tmp_path / "secret.png")
     whole = BytesIO()

@@ -5,7 +5,6 @@ import math
 import os
 import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ import pytest
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from harness.bombs import bomb
 from phitune_trainer.data import DataError
 from phitune_trainer.data.pictures import find_picture, grid_for, load_picture, read_size, scale
 from phitune_trainer.model.pixels import crops_of
@@ -241,17 +241,6 @@ def test_the_picture_given_stays_as_it_was() -> None:
     assert picture == before
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 def huge_jpeg() -> bytes:
     """A JPEG of a few bytes that claims to be 65,500 pixels wide and high."""
     file = io.BytesIO()
@@ -345,6 +334,32 @@ def test_what_is_not_a_picture_is_refused(content: bytes, tmp_path: Path) -> Non
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"other\.png.*not a picture that can be read; replace the file"):
         load_picture(path, num_crops=1, crop_size=28)
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "TGA", "PCX", "ICO", "JPEG2000"])
+def test_other_formats_are_refused_whatever_the_name_says_and_no_program_is_started(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / "a.jpg"
+    noise(40, 30).save(path, kind)
+    for read in (lambda: read_size(path), lambda: load_picture(path, num_crops=1, crop_size=28)):
+        with pytest.raises(DataError, match=r"a\.jpg.*not a picture that can be read"):
+            read()
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_pictures_of_the_documented_formats_are_read_whatever_their_name(kind: str, tmp_path: Path) -> None:
+    noise(40, 30).save(tmp_path / "a", kind)
+    assert read_size(tmp_path / "a") == (40, 30)
+    assert load_picture(tmp_path / "a", num_crops=1, crop_size=28).shape == (28, 28, 3)
 
 
 def test_pictures_are_found_inside_their_folder_only(tmp_path: Path) -> None:

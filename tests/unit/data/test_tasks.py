@@ -357,7 +357,9 @@ def test_data_sets_can_be_sent_to_another_process(tmp_path: Path, processor: Pro
             r"row 1: texts\[1\]\.user: has '<\|image_2\|>'",
             id="placeholder",
         ),
-        pytest.param(cauldron_row(("q", "a<|end|>")), r"row 1: texts\[0\]: .*<\|end\|>", id="special token"),
+        pytest.param(
+            cauldron_row(("q", "a<|end|>")), r"row 1: texts\[0\]\.assistant: .*<\|end\|>", id="special token"
+        ),
     ],
 )
 def test_a_row_that_cannot_be_trained_is_named_when_the_files_are_opened(

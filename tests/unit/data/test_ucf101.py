@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -154,8 +155,9 @@ def test_a_folder_that_exists_is_gone_on_with(videos: Path, tmp_path: Path) -> N
 
 def test_killed_in_the_middle_it_leaves_only_whole_pictures_and_goes_on(tmp_path: Path) -> None:
     folder, out = tmp_path / "videos", tmp_path / "out"
-    for number in range(4):
+    for number in range(3):
         write_video(folder / f"train/Archery/v_{number}.avi", 200)
+    os.mkfifo(folder / "train/Archery/v_3.avi")  # nobody writes into it, so it is never done
     process = multiprocessing.get_context("fork").Process(target=run, args=(folder, out))
     process.start()
     deadline = time.monotonic() + 60
@@ -170,6 +172,8 @@ def test_killed_in_the_middle_it_leaves_only_whole_pictures_and_goes_on(tmp_path
         with Image.open(path) as picture:
             picture.load()
     assert not list(out.glob("*.jsonl"))
+    (folder / "train/Archery/v_3.avi").unlink()
+    write_video(folder / "train/Archery/v_3.avi", 200)
     run(folder, out)
     run(folder, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
@@ -198,6 +202,30 @@ def test_videos_that_cannot_be_read_are_reported_and_the_others_converted(
         (videos / "test/Archery" / name).unlink()
     assert main(["data", "ucf101", "--videos", str(videos), "--out", str(out)]) == 0
     assert "4 videos were there from an earlier run" in capsys.readouterr().out
+
+
+def test_a_video_whose_frames_do_not_become_pictures_is_reported_and_the_others_converted(
+    videos: Path, tmp_path: Path
+) -> None:
+    odd = videos / "train/Archery/odd.avi"
+    with av.open(str(odd), "w", format="nut") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb4"
+        for number in range(9):
+            frame = av.VideoFrame(64, 48, "rgb4")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+    result = run(videos, tmp_path / "out")
+    assert result.unreadable == [f"{odd}: cannot be decoded: Operation not supported"]
+    assert result.converted == {"train": 2, "test": 1}
+
+
+def test_a_name_that_no_line_can_hold_is_refused(videos: Path) -> None:
+    (videos / "train/Archery/v_Archery_g01_c01.avi").rename(
+        os.fsdecode(bytes(videos) + b"/train/Archery/\xff.avi")
+    )
+    with pytest.raises(DataError, match=r"the name 'train/Archery/\\udcff' is not UTF-8; rename the file"):
+        find_videos(videos)
 
 
 def test_a_folder_without_videos_is_refused_with_what_is_expected(

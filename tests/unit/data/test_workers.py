@@ -13,6 +13,7 @@ import torch
 
 from phitune_trainer.batches import BatchesAhead
 from phitune_trainer.data import DataError
+from phitune_trainer.data.dataset import Identity
 from phitune_trainer.data.sampler import split, step_indices
 from phitune_trainer.data.workers import (
     VARIABLE,
@@ -45,6 +46,9 @@ class Numbered:
 
     def __len__(self) -> int:
         return self.size
+
+    def identity(self) -> Identity:
+        return {"samples": self.size}
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.slow:
@@ -223,28 +227,47 @@ def is_running(pid: int) -> bool:
 
 
 def test_signals_to_a_whole_process_group_do_not_end_a_worker_and_closing_does() -> None:
-    workers = Workers(2)
+    workers = Workers(4)
     samples = workers.load(Numbered(), iter(range(40)))
-    next(samples)  # it runs
     for pid in workers.pids:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
-    assert numbers(samples) == list(range(1, 40))
+    assert numbers(samples) == list(range(40))
     pids = workers.pids
     workers.close()
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_outlives_a_signal_from_its_very_first_moment(number: signal.Signals, start: Start) -> None:
+    for _ in range(5):
+        workers = start(1)
+        assert isinstance(workers, Workers)
+        os.kill(workers.pids[0], number)
+        assert numbers(workers.load(Numbered(), iter(range(2)))) == [0, 1]
+
+
+def test_starting_workers_leaves_the_signals_of_the_training_process_as_they_were() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    workers = Workers(1)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    workers.close()
+
+
 def test_no_worker_is_left_when_the_training_process_is_killed() -> None:
     reader, writer = os.pipe()
     if (parent := os.fork()) == 0:
-        os.write(writer, " ".join(map(str, Workers(2).pids)).encode())
-        signal.pause()
+        try:
+            workers = Workers(2)  # kept: without it they would end by themselves
+            os.write(writer, " ".join(map(str, workers.pids)).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
     pids = [int(word) for word in os.read(reader, 100).split()]
-    assert len(pids) == 2
-    assert all(map(is_running, pids))
+    were_running = [is_running(pid) for pid in pids]
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
+    assert were_running == [True, True]
     deadline = time.monotonic() + 10
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline, "a worker outlived its parent"

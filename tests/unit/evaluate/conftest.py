@@ -46,6 +46,7 @@ class TextQuestions:
     broken: int | None = None
     """A sample that cannot be read."""
     num_skipped: int = 0
+    asking: str = "Is it?"
 
     def __len__(self) -> int:
         return self.size
@@ -56,6 +57,9 @@ class TextQuestions:
         text = "<|user|>\n" + "word " * index + "<|end|>\n<|assistant|>\n"
         ids = torch.tensor(self.processor.tokenizer.encode(text, begin=True))
         return Sample(input_ids=ids, labels=torch.full_like(ids, IGNORED), where=self.where(index))
+
+    def question(self, index: int) -> str:
+        return self.asking
 
     def answers(self, index: int) -> tuple[str, ...]:
         return ("yes" if index % 2 else "no",)
@@ -72,8 +76,10 @@ class TextQuestions:
 
 @pytest.fixture
 def held_out(processor: Processor) -> Callable[..., HeldOut]:
-    def build(size: int, *, broken: int | None = None, file: str = "eval.jsonl", **more: Any) -> HeldOut:
-        questions = TextQuestions(processor, size, file, broken)
+    def build(
+        size: int, *, broken: int | None = None, file: str = "eval.jsonl", asking: str = "Is it?", **more: Any
+    ) -> HeldOut:
+        questions = TextQuestions(processor, size, file, broken, asking=asking)
         fields = {"num_samples": size, "batch_size": 2, "metric": "exactMatch", **more}
         return HeldOut(questions=questions, processor=processor, **fields)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from harness.ranks import run_in_ranks
 from phitune_trainer.engine.world import World, alone
 from phitune_trainer.errors import UserError
+from phitune_trainer.evaluate import evaluation
 from phitune_trainer.evaluate.evaluation import HeldOut, predict, rounds_of, write_evaluation
 from phitune_trainer.evaluate.kept import read_kept, read_metrics, read_predictions
 from phitune_trainer.evaluate.prediction import Prediction
@@ -125,6 +127,7 @@ def test_a_stopped_evaluation_goes_on_in_its_own_folder(model: Phi3V, held_out: 
         pytest.param({}, {"metric": "anls"}, id="another metric"),
         pytest.param({}, {"choices": ("yes", "no")}, id="probabilities were not asked for"),
         pytest.param({}, {"file": "other.jsonl"}, id="another file of samples"),
+        pytest.param({}, {"asking": "Is it not?"}, id="another question in the same place"),
     ],
 )
 def test_answers_to_something_else_are_never_taken_over(
@@ -177,9 +180,28 @@ def test_a_whole_evaluation_is_taken_over_and_its_partial_files_are_gone(
     assert written["asked"]["weights"] == WEIGHTS
     row = json.loads((tmp_path / "predictions.jsonl").read_text().splitlines()[1])
     assert (row["sample"], row["answers"], row["group"]) == ("eval.jsonl:2", ["yes"], "statement 0")
-    assert set(row) == {"sample", "prediction", "answers", "score", "group"}
+    assert set(row) == {"sample", "question", "prediction", "answers", "score", "group"}
     _, told = by_one(model, held_out(5), tmp_path / "next", others=(tmp_path,))
     assert told == [(5, 5)]
+
+
+def test_a_crash_amid_writing_never_leaves_answers_under_the_name_of_other_weights(
+    model: Phi3V, held_out: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (held_out(3).asked(weights * 64) for weights in "wx")
+    found, _ = by_one(model, held_out(3), tmp_path)
+    assert found is not None
+    write_evaluation(tmp_path, found, score("exactMatch", found), first, step=None, baseline=None)
+
+    def crash(*_: object) -> None:
+        raise OSError("the volume is full")
+
+    monkeypatch.setattr(evaluation, "write_atomically", crash)
+    others = [replace(one, prediction="other") for one in found]
+    with pytest.raises(OSError, match="full"):
+        write_evaluation(tmp_path, others, score("exactMatch", others), second, step=None, baseline=None)
+    assert read_predictions(tmp_path) == others
+    assert read_kept([tmp_path], first) == {}
 
 
 def test_probabilities_of_the_choices_are_kept_with_the_answers(

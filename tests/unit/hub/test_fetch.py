@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from harness.fetching import MODEL, WEIGHTS, Fetching, content, repository
 from harness.hub_server import COMMIT, TOKEN, FakeHub, Fault
 from phitune_trainer import hub as hub_module
 from phitune_trainer.errors import UserError
+from phitune_trainer.folders import is_filled
 from phitune_trainer.hub import HubUnavailable
 from phitune_trainer.hub_files import MODEL_FILES
 from phitune_trainer.lease import LeaseLost, sole
@@ -125,9 +127,7 @@ def test_a_try_ended_by_sigkill_is_taken_up_when_its_lease_stands_still(
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([sys.executable, "-c", script, str(fetching.into)], env=env)
     partial = f".main.model-team--model.fetching/files/{name}.partial"
-    path = fetching.into.parent / partial
-    while process.poll() is None and not (path.is_file() and path.stat().st_size == 1_000_000):
-        time.sleep(0.02)
+    await_size(fetching.into.parent / partial, 1_000_000)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     hold.set()
@@ -148,6 +148,34 @@ def test_what_changed_upstream_between_two_tries_is_fetched_anew(server: FakeHub
     repo.files["model-00001-of-00002.safetensors"] = WEIGHTS[5:]
     fetching()
     assert content(fetching.into) == repo.files
+
+
+def test_without_checksums_nothing_of_another_commit_is_taken_over_and_that_is_said(
+    server: FakeHub, fetching: Fetching
+) -> None:
+    repo = server.model(files=dict(MODEL), tells_checksums=False)
+    name = "model-00001-of-00002.safetensors"
+    gone = {"status": 404, "headers": {"X-Error-Code": "EntryNotFound"}}
+    server.faults = [
+        Fault(f"cdn/models/team/model/{name}", cut_after=1_000_000),
+        Fault(f"cdn/models/team/model/{name}", **gone),
+    ]
+    with pytest.raises(UserError, match="listed but not there"):
+        fetching()
+    repo.files |= {"config.json": b'{"b": 2}', name: WEIGHTS[::-1]}
+    repo.commit = "b" * 40
+    server.faults = [
+        Fault(f"cdn/models/team/model/{name}", cut_after=1_000_000),
+        Fault(f"cdn/models/team/model/{name}", **gone),
+    ]
+    with pytest.raises(UserError, match="listed but not there"):
+        fetching()
+    server.requests.clear()
+    fetching()
+    assert content(fetching.into) == repo.files
+    assert server.fetched(name)[0].range == "bytes=1000000-", "of the same commit it goes on"
+    assert server.fetched("config.json") == []
+    assert any("tells no checksums of 5 of the files; only their sizes" in line for line in fetching.said)
 
 
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json"])
@@ -203,6 +231,26 @@ def test_two_repositories_fill_one_folder_and_each_only_once(server: FakeHub, tm
     both(repository("b/mini", kind="dataset"))
     assert sorted(content(into)) == ["data/test-0.parquet", "data/train-0.parquet", "docvqa/x.parquet"]
     assert len(server.fetched("test-0.parquet")) == 1
+
+
+def test_two_repositories_that_come_to_one_folder_at_once_both_stay(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.dataset("a/full", files={"x.parquet": b"x"})
+    server.dataset("b/mini", files={"y.parquet": b"y"})
+    one, other = (Fetching(tmp_path / "data", (pattern,)) for pattern in ("x.parquet", "y.parquet"))
+
+    def and_then_the_other_comes(folder: Path) -> bool:
+        found = is_filled(folder)
+        if server.fetched("x.parquet"):
+            monkeypatch.setattr("phitune_trainer.hub.is_filled", is_filled)
+            other(repository("b/mini", kind="dataset"))
+        return found
+
+    monkeypatch.setattr("phitune_trainer.hub.is_filled", and_then_the_other_comes)
+    one(repository("a/full", kind="dataset"))
+    assert content(tmp_path / "data") == {"x.parquet": b"x", "y.parquet": b"y"}
+    assert left_beside(one) == []
 
 
 def test_a_mirror_that_tells_no_sizes_is_asked_for_each_file(server: FakeHub, fetching: Fetching) -> None:
@@ -268,6 +316,86 @@ def test_a_holder_that_was_overtaken_notices_and_leaves_the_others_lease_alone(t
     with pytest.raises(LeaseLost):
         hold()
     assert (folder / "0002").read_text() == "another 0 host\n"
+
+
+def hold_after(num_bytes: int, name: str) -> tuple[Fault, threading.Event]:
+    """A connection that brings that many bytes and then nothing until it is closed."""
+    hold = threading.Event()
+    return Fault(f"cdn/models/team/model/{name}", cut_after=num_bytes, hold=hold), hold
+
+
+def await_size(path: Path, num_bytes: int) -> None:
+    deadline = time.monotonic() + 20
+    while not (path.is_file() and path.stat().st_size == num_bytes):
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.02)
+
+
+def test_who_was_overtaken_while_it_was_stopped_changes_nothing_when_it_comes_back(
+    server: FakeHub, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.model(files=MODEL)
+    name = "model-00001-of-00002.safetensors"
+    path = fetching.into.parent / f".main.model-team--model.fetching/files/{name}.partial"
+    first, close_first = hold_after(1_000_000, name)
+    second, close_second = hold_after(500_000, name)
+    server.faults = [first, second, Fault(first.ends, ignores_range=True)]
+    script = """if True:
+        import pathlib, sys
+        from harness.fetching import Fetching
+        from phitune_trainer import lease
+        lease.BEAT_SECONDS = 0.1
+        class Said(list):
+            def append(self, line): print(line, flush=True)
+        one = Fetching(pathlib.Path(sys.argv[1]))
+        one.said = Said()
+        one()
+    """
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(fetching.into)], env=env, stdout=subprocess.PIPE, text=True
+    )
+    with process, ThreadPoolExecutor(1) as pool, ExitStack() as at_end:
+        at_end.callback(process.kill)
+        at_end.callback(close_second.set)
+        await_size(path, 1_000_000)
+        process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr("phitune_trainer.lease.LOST_SECONDS", 0.3)
+        overtaking = pool.submit(fetching)
+        await_size(path, 1_500_000)
+        close_first.set()
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout is not None
+        while "taken over" not in process.stdout.readline():
+            assert process.poll() is None, "it was overtaken"
+        assert path.stat().st_size == 1_500_000
+        close_second.set()
+        overtaking.result(timeout=30)
+        assert process.wait(30) == 0
+    assert content(fetching.into) == MODEL
+
+
+def test_what_an_overtaken_process_still_writes_is_noticed(
+    server: FakeHub, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.model(files=MODEL)
+    name = "model-00001-of-00002.safetensors"
+    path = fetching.into.parent / f".main.model-team--model.fetching/files/{name}.partial"
+    lease = fetching.into.parent / ".main.model-team--model.lease" / "0001"
+    lease.parent.mkdir(parents=True)
+    lease.write_text("gone 7 host\n")
+    monkeypatch.setattr("phitune_trainer.lease.LOST_SECONDS", 0.2)
+    fault, close = hold_after(1_000_000, name)
+    server.faults = [fault]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(fetching)
+        await_size(path, 1_000_000)
+        with path.open("r+b") as file:
+            file.write(b"late")
+        close.set()
+        running.result(timeout=30)
+    assert content(fetching.into) == MODEL
+    assert any("fetching it again" in line for line in fetching.said)
 
 
 def test_a_lease_that_stands_still_is_overtaken(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import io
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import huggingface_hub.constants
 import pytest
 
 from harness.fetching import MODEL, Fetching, content, repository
-from harness.hub_server import TOKEN, FakeHub, Fault, forward_proxy, make_certificate
+from harness.hub_server import COMMIT, TOKEN, FakeHub, Fault, forward_proxy, make_certificate
 from phitune_trainer.errors import UserError, volume_problem
 from phitune_trainer.hub import HubUnavailable
 from phitune_trainer.hub_client import PAUSES
@@ -59,6 +60,27 @@ def test_the_token_of_the_environment_opens_a_gated_model(
     assert content(fetching.into) == MODEL
 
 
+@pytest.mark.parametrize("between", ["\n", "\r", "\0", "\t", " ", "\u2019"])
+def test_a_token_with_a_character_that_no_token_has_is_refused_at_once_and_never_shown(
+    server: FakeHub, fetching: Fetching, between: str
+) -> None:
+    server.model(files=MODEL)
+    with pytest.raises(UserError, match=r"line break.*spec\.model\.tokenSecret") as refused:
+        fetching(token=f"hf_one{between}hf_two\n")
+    assert "hf_" not in "\n".join([str(refused.value), *fetching.said])
+    assert (fetching.pauses, server.requests) == ([], [])
+
+
+def test_a_header_that_cannot_be_sent_is_never_shown_nor_tried_again(
+    server: FakeHub, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_USER_AGENT_ORIGIN", "one\ntwo")
+    with pytest.raises(HubUnavailable, match="the request cannot be sent") as caught:
+        fetching()
+    assert "two" not in str(caught.value)
+    assert fetching.pauses == []
+
+
 def test_a_repository_or_revision_that_does_not_exist_is_named(server: FakeHub, fetching: Fetching) -> None:
     with pytest.raises(UserError, match=r"model team/nothing is not at http.*is its name right\?$"):
         fetching(repository("team/nothing"), token=TOKEN)
@@ -89,8 +111,64 @@ def test_a_limited_rate_is_waited_for_as_long_as_the_server_asks(server: FakeHub
     assert fetching.pauses[2] == PAUSES[0]
     assert any("trying again in 7 s" in line for line in fetching.said)
     server.faults = [Fault("/revision/main", status=429, times=99)]
-    with pytest.raises(UserError, match=r"still limits the rate.*with a token the limit is higher"):
+    with pytest.raises(HubUnavailable, match=r"still limits the rate.*with a token the limit is higher"):
         Fetching(fetching.into.with_name("other"))()
+
+
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT"])
+def test_a_date_to_wait_for_is_one_of_utc_whatever_its_zone(
+    server: FakeHub, fetching: Fetching, zone: str
+) -> None:
+    server.model(files=MODEL)
+    date = (datetime.now(UTC) + timedelta(seconds=50)).strftime("%a, %d %b %Y %H:%M:%S")
+    server.faults = [Fault("/revision/main", status=503, headers={"Retry-After": f"{date}{zone}"})]
+    fetching()
+    (pause,) = fetching.pauses
+    assert 45 < pause <= 50
+
+
+@pytest.mark.parametrize("ignores_range", [True, False])
+def test_the_same_bytes_again_and_again_are_no_progress(
+    server: FakeHub, fetching: Fetching, ignores_range: bool
+) -> None:
+    server.model(files=MODEL)
+    name = "cdn/models/team/model/model-00001-of-00002.safetensors"
+    cut = 100_000 if ignores_range else 0
+    server.faults = [
+        Fault(name, cut_after=100_000),
+        Fault(name, times=50, ignores_range=ignores_range, cut_after=cut),
+    ]
+    with pytest.raises(HubUnavailable, match="stopped answering"):
+        fetching()
+    assert tuple(fetching.pauses) == PAUSES
+
+
+def test_a_server_that_refuses_a_range_that_was_not_asked_for_is_not_asked_for_ever(
+    server: FakeHub, fetching: Fetching
+) -> None:
+    server.model(files=MODEL)
+    server.faults = [Fault("/resolve/" + COMMIT + "/config.json", status=416, times=50)]
+    with pytest.raises(UserError, match="answered 416"):
+        fetching()
+    assert len(server.fetched("config.json")) == 1
+
+
+def test_a_password_in_the_mirrors_address_is_used_and_never_shown(
+    server: FakeHub, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.model(files=MODEL)
+    server.tokens.add(f"Basic {base64.b64encode(b'me:s3cret').decode()}")
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint.replace("://", "://me:s3cret@"))
+    server.faults = [Fault("/revision/main", status=503)]
+    fetching()
+    assert content(fetching.into) == MODEL
+    with pytest.raises(UserError) as refused:
+        fetching.elsewhere()(repository("team/nothing"))
+    monkeypatch.setenv("HF_ENDPOINT", "ftp://me:s3cret@mirror")
+    with pytest.raises(UserError, match="HF_ENDPOINT=ftp://mirror: must be like") as wrong:
+        fetching.elsewhere()()
+    assert any("answered 503" in line for line in fetching.said)
+    assert "s3cret" not in "\n".join([*fetching.said, str(refused.value), str(wrong.value)])
 
 
 def test_a_server_that_keeps_failing_is_a_fault_that_a_restart_may_heal(
@@ -102,21 +180,25 @@ def test_a_server_that_keeps_failing_is_a_fault_that_a_restart_may_heal(
     assert tuple(fetching.pauses) == PAUSES
 
 
-def test_a_name_that_does_not_resolve_is_said_with_the_way_out(
+def test_a_hub_that_is_not_reached_is_said_with_the_way_out_and_tried_again_by_the_job(
     bare_environment: Path, fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
-    with pytest.raises(UserError, match=r"hub\.invalid cannot be reached with no proxy set.*HF_ENDPOINT"):
+    with pytest.raises(
+        HubUnavailable, match=r"hub\.invalid cannot be reached with no proxy set.*HF_ENDPOINT"
+    ):
         fetching()
     monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(UserError, match=r"through the proxy http://127\.0\.0\.1:9"):
+    with pytest.raises(HubUnavailable, match=r"through the proxy http://127\.0\.0\.1:9"):
         fetching()
+    assert tuple(fetching.pauses) == 2 * PAUSES
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
         ("HF_ENDPOINT", "mirror.example.com", "HF_ENDPOINT=mirror.example.com: must be like https://"),
+        ("HF_ENDPOINT", "https://mirror:https", "HF_ENDPOINT=https://mirror:https: must be like https://"),
         ("HTTPS_PROXY", "ftp://proxy", "the proxy ftp://proxy cannot be used"),
         ("SSL_CERT_FILE", "/nowhere/ca.crt", "SSL_CERT_FILE=/nowhere/ca.crt: No such file"),
         ("REQUESTS_CA_BUNDLE", __file__, "REQUESTS_CA_BUNDLE=.*PEM"),

@@ -180,6 +180,19 @@ def edit_header(**changes: object) -> Callable[[Path], None]:
     return apply
 
 
+def write_header(folder: Path, text: str) -> None:
+    shards(folder)[0].write_bytes(len(text).to_bytes(8, "little") + text.encode())
+
+
+def overlap(folder: Path) -> None:
+    """Let the first weight lie where others do; it has as many bytes as it needs, the file its length."""
+    header = read_header(shards(folder)[0])
+    length = header[EMBEDDING].end - header[EMBEDDING].start
+    last = max(entry.end for entry in header.values()) - min(entry.start for entry in header.values())
+    start = 0 if min(entry.start for entry in header.values()) != header[EMBEDDING].start else last - length
+    edit_header(data_offsets=[start, start + length])(folder)
+
+
 def only_pickle(folder: Path) -> None:
     for path in [*shards(folder), folder / INDEX]:
         path.unlink()
@@ -256,6 +269,35 @@ def edit_config(**changes: object) -> Callable[[Path], None]:
             edit_header(data_offsets=[0]),
             r"00001-of-00003\.safetensors: not a safetensors",
             id="half a place",
+        ),
+        pytest.param(
+            edit_header(data_offsets=[-2, 3070]), "must have a dtype, a shape and", id="a place before all"
+        ),
+        pytest.param(
+            edit_header(dtype=["BF16"]),
+            rf"00001-of-00003\.safetensors: not a .*: {EMBEDDING} must have a dtype",
+            id="a dtype that is a list",
+        ),
+        pytest.param(edit_header(shape=[48, "32"]), "must have a dtype, a shape", id="a size that is a text"),
+        pytest.param(edit_header(shape=5), "must have a dtype, a shape", id="a shape that is a number"),
+        pytest.param(overlap, r"00001-of-00003\.safetensors: \S+ begins at byte", id="tensors that overlap"),
+        pytest.param(
+            lambda f: write_header(f, "[" * 100_000),
+            r"00001-of-00003\.safetensors: not a",
+            id="a deep header",
+        ),
+        pytest.param(lambda f: write_header(f, "[]"), "not a JSON object", id="a header that is a list"),
+        pytest.param(
+            lambda f: (f / "config.json").write_text("[" * 100_000),
+            r"config\.json: cannot be read as JSON",
+            id="a deep config",
+        ),
+        pytest.param(edit_config(img_processor=None), "img_processor: must be an object", id="no tower"),
+        pytest.param(
+            edit_config(img_processor="clip"), "img_processor: must be an object", id="a named tower"
+        ),
+        pytest.param(
+            edit_config(vocab_size=float("inf")), r"config\.json: not the configuration", id="an endless size"
         ),
         pytest.param(
             edit_config(sliding_window=1023),

@@ -10,6 +10,7 @@ import pytest
 
 from harness.operator_view import subject
 from phitune_operator import names
+from phitune_operator.api import DEFAULT_MODEL
 from phitune_operator.kinds import Object, name_of
 from phitune_operator.observed import HubAccess
 from phitune_operator.render import render_job
@@ -109,6 +110,28 @@ def test_tokens_come_out_of_secrets_and_only_the_pod_that_fetches_has_them() -> 
         assert environment(template)["HF_HUB_OFFLINE"] == "1"
         assert "secret" not in json.dumps(template).lower()
         assert "TOKEN" not in json.dumps(template)
+
+
+def test_the_defaults_of_model_and_data_take_tokens_without_being_named() -> None:
+    spec: Object = {
+        "task": "docvqa",
+        "model": {"init": None, "tokenSecret": "hub"},
+        "data": {"generate": None, "tokenSecret": "data-hub"},
+    }
+    assert subject(spec).train.model.name == DEFAULT_MODEL
+    env = environment(templates(spec)[0])
+    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "token"}}
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_jobs_own_certificates_go_before_the_operators_under_either_name(variable: str) -> None:
+    spec: Object = {"env": [{"name": variable, "value": "/workspace/ca.crt"}]}
+    prepare = prepare_job(replace(subject(spec), hub=HubAccess(ca_config_map="ca")))["spec"]["template"]
+    env = environment(prepare)
+    assert {name: env.get(name) for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if name in env} == {
+        variable: "/workspace/ca.crt"
+    }
 
 
 def test_way_to_the_hub_is_the_operators_unless_the_job_says_another() -> None:

@@ -75,6 +75,12 @@ def test_adapter_merged_weights_and_checkpoint_of_a_lora_run_score_what_the_run_
         row["prediction"] for row in read(end, "predictions.jsonl")
     ]
 
+    settings = read(moved, "adapter_config.json")
+    (moved / "adapter_config.json").write_text(json.dumps({**settings, "lora_alpha": 40}))
+    capsys.readouterr()
+    assert phitune("evaluate", moved, *named, "--base", workspace / "models/tiny", "--out", out) == 0
+    assert "were answered before" not in capsys.readouterr().err
+
     capsys.readouterr()
     beside = ["--against", workspace / "models/tiny", "--out", workspace / "both"]
     assert phitune("evaluate", layout.export / "merged", *beside) == 0
@@ -213,6 +219,55 @@ def test_a_stopped_evaluation_is_kept_and_goes_on_but_not_with_other_weights(
     assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "predictions.jsonl"]
 
 
+def test_damaged_files_of_an_earlier_evaluation_are_no_answers(
+    workspace: Path, on_the_base: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = workspace / "out"
+    command = ["evaluate", *on_the_base, "--out", out]
+    assert phitune(*command) == 0
+    whole = read(out, "predictions.jsonl")
+    for name, content in (
+        ("metrics.json", '{"metr'),
+        ("metrics.json", "[]"),
+        ("predictions.jsonl", ""),
+        ("predictions.jsonl", "[1]\n"),
+        ("predictions.jsonl", None),
+    ):
+        capsys.readouterr()
+        if content is None:
+            (out / name).unlink()
+        else:
+            (out / name).write_text(content)
+        assert phitune(*command) == 0
+        assert "were answered before" not in capsys.readouterr().err
+        assert read(out, "predictions.jsonl") == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("metrics.json", '{"metr', "metrics.json: damaged: its metric is None"),
+        ("metrics.json", '{"metric": "foo"}', "its metric is foo, not one of "),
+        ("predictions.jsonl", "", "predictions.jsonl: is empty"),
+        ("predictions.jsonl", "[1]\n", "predictions.jsonl: damaged (a map was expected, got list)"),
+        ("predictions.jsonl", '{"sample": "a"}\n', "predictions.jsonl: damaged ('prediction')"),
+    ],
+)
+def test_a_damaged_evaluation_is_named(
+    name: str, content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"sample": "a", "question": "?", "prediction": "b", "answers": ["b"], "score": 1.0}
+    (tmp_path / "metrics.json").write_text('{"metric": "exactMatch"}')
+    (tmp_path / "predictions.jsonl").write_text(json.dumps(row) + "\n")
+    assert phitune("evaluate", tmp_path) == 0
+    (tmp_path / name).write_text(content)
+    assert phitune("evaluate", tmp_path) == 2
+    assert words in capsys.readouterr().err
+
+
+PREDICT = ["predict", "--model", "models/tiny"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -232,6 +287,21 @@ def test_a_stopped_evaluation_is_kept_and_goes_on_but_not_with_other_weights(
             "eval.jsonl: cannot be read",
             id="no jsonl",
         ),
+        pytest.param(
+            ["evaluate", "models/tiny", "--data", "data/colors/eval.jsonl", "--split", "train.jsonl"],
+            "--split train.jsonl: task jsonl has no splits",
+            id="a split of one file",
+        ),
+        pytest.param(
+            ["evaluate", "models/tiny", "--task", "docvqa", "--data", "data/colors", "--images", "x"],
+            "--images x: goes with --task jsonl",
+            id="pictures of a task that has its own",
+        ),
+        pytest.param(
+            ["evaluate", "models/tiny", "--against", "models/tiny", "--data", "data/colors"],
+            "--against models/tiny: is FOLDER itself",
+            id="compared with itself",
+        ),
         pytest.param(["predict", "--model", "nowhere", "--prompt", "a"], "no such folder", id="predict"),
         pytest.param(
             ["predict", "--model", "models/tiny", "--prompt", "a", "--image", "x.png"],
@@ -248,6 +318,18 @@ def test_a_stopped_evaluation_is_kept_and_goes_on_but_not_with_other_weights(
         ),
         pytest.param(
             ["predict", "--model", "models/tiny", "--prompt", "<|end|>"], "<|end|>", id="a special token"
+        ),
+        *(
+            pytest.param(
+                [*PREDICT, "--image", "data/colors/images/1.png", "--prompt", f"{name}\nwhat"],
+                f"--prompt: has '{name}'; remove it",
+                id=f"a placeholder of {what}",
+            )
+            for name, what in (
+                ("<|image_1|>", "the picture"),
+                ("<|image_5|>", "no picture"),
+                ("<|image_0|>", "nothing"),
+            )
         ),
         pytest.param(
             ["predict", "--model", "models/tiny", "--adapter", "models/tiny", "--prompt", "a"],

@@ -62,6 +62,7 @@ def test_when_a_rank_is_killed_its_pod_names_it_and_the_other_pod_the_step(
     assert message["progress"]["step"] > 0
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_next_start_goes_on_to_the_end(
     workspace: Path, make_config: Any, start_pod: Any, free_port: Any, wait_until: Any
 ) -> None:

@@ -1,15 +1,18 @@
 """`phitune run`: a job for a cluster, carried out on one machine."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from phitune_cli.main import main
 from phitune_cli.one_job import read_one_job_to_run
 from phitune_cli.progress_bar import draw
 from phitune_cli.run_cmd import alone_on_this_machine, choose_run
@@ -20,6 +23,7 @@ from phitune_trainer.memory import GPUS
 
 TWO_CPUS = Machine(cpus=2)
 V100 = Machine(cpus=16, gpus=3, gpu=GPUS["V100-32GB"], no_flash="it needs compute capability 8.0")
+SIX_V100 = replace(V100, gpus=6)
 H100 = Machine(cpus=16, gpus=4, gpu=GPUS["H100"])
 
 
@@ -76,12 +80,48 @@ def test_the_global_batch_stays_and_the_rest_follows_the_machine(
 def test_attention_and_passes_follow_the_gpu_unless_the_job_says_them(tmp_path: Path) -> None:
     training = {"maxSteps": 3, "globalBatchSize": 12}
     job = read_one_job_to_run(write(tmp_path / "job.yaml", document(training=training, model=None)))
-    new, old = (localize(job, one, namespace="a", uid="1", workspace="/w") for one in (H100, V100))
+    new, old = (localize(job, one, namespace="a", uid="1", workspace="/w") for one in (H100, SIX_V100))
     assert (new.train.training.attention, old.train.training.attention) == ("flash", "sdpa")
     assert not new.train.training.gradient_checkpointing
     assert old.train.training.gradient_checkpointing
     assert any(note.startswith("H100: 1 sample a pass, activations kept: about") for note in new.notes)
     assert any("attention sdpa: flash attention cannot run here" in note for note in old.notes)
+
+
+@pytest.mark.parametrize(
+    ("machine", "spec", "words"),
+    [
+        pytest.param(
+            V100, {"training": {"maxSteps": 1, "attention": "flash"}}, "spec.training.attention", id="flash"
+        ),
+        pytest.param(
+            Machine(cpus=8, gpus=1, gpu=GPUS["H100"], no_flash="it needs PyTorch 2.11"),
+            {"training": {"maxSteps": 1, "attention": "flash"}},
+            "spec.training.attention: flash cannot run here, it needs PyTorch 2.11; use auto or sdpa",
+            id="flash that this PyTorch has not",
+        ),
+        pytest.param(V100, {"method": "qlora"}, "spec.method: qlora needs .* use lora", id="4 bits"),
+        pytest.param(
+            Machine(cpus=8, gpus=1, gpu=GPUS["T4"]),
+            {"model": None},
+            "T4 has 15 GiB, and .* method: lora",
+            id="too large",
+        ),
+    ],
+)
+def test_what_the_machines_gpus_cannot_do_ends_with_the_field_and_the_remedy(
+    machine: Machine,
+    spec: dict[str, Any],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    on_a_gpu = {"nodes": 1, "gpusPerNode": 1}
+    file = write(tmp_path / "job.yaml", document(**{"training": None, "resources": on_a_gpu, **spec}))
+    monkeypatch.setattr("phitune_cli.run_cmd.detect_machine", lambda: machine)
+    assert main(["run", file, "--workspace", str(tmp_path)]) == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
 def test_the_newest_run_goes_on_unless_a_fresh_one_is_wanted(tmp_path: Path) -> None:
@@ -118,6 +158,7 @@ def test_the_progress_bar_fits_the_terminal(width: int) -> None:
         assert "30/60  loss 0.2500  12 images/s  ETA 1:05" in line
 
 
+@pytest.mark.slow
 def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: Any, wait_until: Any) -> None:
     one_rank = {"nodes": 1, "gpusPerNode": 0}
     training = {"maxSteps": 30, "globalBatchSize": 12, "perDeviceBatchSize": 12, "warmupSteps": 0}

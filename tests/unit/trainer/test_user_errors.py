@@ -89,6 +89,17 @@ def test_a_changed_config_is_refused_by_naming_each_key(tmp_path: Path, make_con
     assert lines == ["training.learningRate: was 0.001, now 0.5", "training.seed: was 0, now 4"]
 
 
+def test_flash_attention_that_cannot_run_on_the_device_is_the_users_to_change(
+    workspace: Path, make_config: Any, in_ranks: Any
+) -> None:
+    config = make_config()
+    flash = config.training.model_copy(update={"attention": "flash", "precision": "bf16"})
+    ((code, reason, message),) = in_ranks(1, ending(config.model_copy(update={"training": flash})))
+    assert (code, reason) == (2, "UserError")
+    assert message.startswith("training.attention: flash cannot run here, ")
+    assert message.endswith("; use auto or sdpa")
+
+
 def test_ranks_of_one_run_agree_on_their_trained_weights(
     workspace: Path, make_config: Any, in_ranks: Any
 ) -> None:

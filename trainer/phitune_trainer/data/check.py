@@ -7,15 +7,15 @@ Pictures are opened for their size and not decoded, but for the rare one whose e
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from phitune_trainer.data.conversation import Conversation
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.jsonl import examine_line, read_lines
-from phitune_trainer.data.pictures import find_picture, read_size
+from phitune_trainer.data.pictures import examine_file, find_picture
 from phitune_trainer.data.processor import Processor
-from phitune_trainer.data.whole import looks_cut
 from phitune_trainer.model import VisionConfig
 from phitune_trainer.tokenizer import TextTokenizer, build_tokenizer
 
@@ -24,9 +24,12 @@ MOST_KEPT = 1000
 MOST_TOLD = 20
 """Problems in the message of an error."""
 
+_REMEMBERED = 100_000
+"""Pictures whose size is kept: data of several questions a picture names each of them again and again."""
+
 _BYTES_PER_TOKEN = 3.5
 """Of text, estimated. Measured on English prose with the published tokenizer: 3.5 to 4.5."""
-_FRAME_TOKENS = 14
+_USUAL_FRAME_TOKENS = 14
 """Of a turn: what the published template puts around question and answer."""
 
 
@@ -73,7 +76,7 @@ class EstimatingCounter:
         """Tokens of a conversation, and how many of them are trained."""
         asked = sum(len(turn.user.encode()) for turn in conversation.turns)
         answered = sum(len(turn.assistant.encode()) for turn in conversation.turns)
-        frame = _FRAME_TOKENS * len(conversation.turns)
+        frame = _USUAL_FRAME_TOKENS * len(conversation.turns)
         trained = round(answered / _BYTES_PER_TOKEN) + 3 * len(conversation.turns) + 1
         return sum(picture_tokens) + frame + round(asked / _BYTES_PER_TOKEN) + trained, trained
 
@@ -134,9 +137,14 @@ def check_jsonl(
     Raises DataError only where the file itself cannot be read.
     """
     report = DataReport(file)
+
+    @lru_cache(_REMEMBERED)
+    def tokens_of(name: str) -> int:
+        return _picture_tokens(name, image_root, counter.processor)
+
     for number, offset, line in read_lines(file):
         on_line(number, offset)
-        problems = _check_line(line, image_root, counter, report)
+        problems = _check_line(line, tokens_of, counter, report)
         if problems:
             report.num_bad += 1
             report.num_problems += len(problems)
@@ -145,17 +153,20 @@ def check_jsonl(
     return report
 
 
-def _check_line(line: bytes, image_root: Path, counter: Counter, report: DataReport) -> list[str]:
-    """Add a line to the report if nothing is wrong with it; else say what is."""
-    conversation = examine_line(line)
-    if not isinstance(conversation, Conversation):
-        return conversation
-    processor = counter.processor
-    problems = list(processor.special_tokens_in(conversation))
+def _check_line(
+    line: bytes, tokens_of: Callable[[str], int], counter: Counter, report: DataReport
+) -> list[str]:
+    """Add a line to the report if nothing is wrong with it; else say what is.
+
+    `tokens_of` gives those of a picture by its name, or raises DataError.
+    """
+    examined = examine_line(line)
+    conversation, processor = examined.conversation, counter.processor
+    problems = [*examined.problems, *processor.special_tokens_in(conversation)]
     picture_tokens = []
     for name in conversation.images:
         try:
-            picture_tokens.append(_picture_tokens(name, image_root, processor))
+            picture_tokens.append(tokens_of(name))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -171,7 +182,7 @@ def _check_line(line: bytes, image_root: Path, counter: Counter, report: DataRep
 
 def _picture_tokens(name: str, image_root: Path, processor: Processor) -> int:
     path = find_picture(name, image_root)
-    size = read_size(path)
-    if looks_cut(path):
+    width, height, may_be_cut = examine_file(path)
+    if may_be_cut:
         processor.load_picture(path)
-    return processor.picture_tokens_of_size(*size)
+    return processor.picture_tokens_of_size(width, height)

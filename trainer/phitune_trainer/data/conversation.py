@@ -13,7 +13,6 @@ from typing import Any
 from phitune_trainer.data.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACEHOLDER = re.compile(r"<\|image_\d+\|>")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """At least one turn."""
+    """Turns in order; at least one, where it is used."""
 
     turns: tuple[Turn, ...]
 
@@ -45,19 +44,48 @@ def parse_turn(content: Any, where: str) -> Turn:
     return _turn(content)
 
 
-def examine_conversation(line: str) -> Conversation | list[str]:
-    """What a line holds, or else everything that is wrong with it, each with its key."""
+@dataclass(frozen=True)
+class Examined:
+    """What was found in a line."""
+
+    conversation: Conversation
+    """What can be read of it: a turn, text or picture of another form than expected is left empty or out."""
+    problems: tuple[str, ...] = ()
+    """Everything that is wrong with its form, each with its key."""
+
+
+def examine_conversation(line: str) -> Examined:
+    """Read a line. Special tokens in its texts are not looked for, nor its pictures."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return [f"not JSON: {error}; each line must be one JSON object"]
-    if problems := list(_problems_of_line(content)):
-        return problems
-    return Conversation(tuple(map(_turn, content["conversations"])))
+        return unreadable(f"not JSON: {error}; each line must be one JSON object")
+    return Examined(Conversation(tuple(map(_turn, _turns_of(content)))), tuple(_problems_of_line(content)))
 
 
-def _turn(content: dict[str, Any]) -> Turn:
-    return Turn(tuple(content.get("images", ())), content["user"], content["assistant"])
+def unreadable(problem: str) -> Examined:
+    """A line of which nothing can be read."""
+    return Examined(Conversation(()), (problem,))
+
+
+def _turns_of(content: Any) -> list[Any]:
+    turns = content.get("conversations") if isinstance(content, dict) else None
+    return turns if isinstance(turns, list) else []
+
+
+def _turn(content: Any) -> Turn:
+    """What can be read of a turn."""
+    turn = content if isinstance(content, dict) else {}
+    images = turn.get("images")
+    names = images if isinstance(images, list) else []
+    user, assistant = (
+        text if isinstance(text := turn.get(key), str) else "" for key in ("user", "assistant")
+    )
+    return Turn(
+        tuple(name for name in names if isinstance(name, str) and not _SURROGATE.search(name)),
+        user,
+        assistant,
+    )
 
 
 def _problems_of_line(content: Any) -> Iterator[str]:
@@ -119,8 +147,6 @@ def _problems_of_images(content: dict[str, Any], where: str) -> Iterator[str]:
 def _problems_of_text(text: str, where: str) -> Iterator[str]:
     if _SURROGATE.search(text):
         yield _half_a_character(where)
-    if placeholder := _PLACEHOLDER.search(text):
-        yield f"{where}: has {placeholder.group()!r}; remove it; `images` says which pictures go in"
 
 
 def _missing(key: str, content: dict[str, Any], where: str) -> str:

@@ -4,12 +4,17 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
-from phitune_trainer.data.conversation import Conversation, examine_conversation
+from phitune_trainer.data.conversation import Conversation, Examined, examine_conversation, unreadable
+from phitune_trainer.data.dataset import Identity, digest_of
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.processor import Processor
 from phitune_trainer.model import Sample
+
+MAX_LINE_BYTES = 16 * 2**20
+"""Of a line with its end. A file without line ends would otherwise be read into memory whole."""
 
 
 class JsonlDataset:
@@ -52,6 +57,11 @@ class JsonlDataset:
         """A sample up to its last answer, which is left out: what the model is given to answer."""
         return self._encode(index, self._processor.encode_prompt)
 
+    def question(self, index: int) -> str:
+        """All texts of a sample but its last answer, a line or more each."""
+        texts = [text for turn in self._conversation(index).turns for text in (turn.user, turn.assistant)]
+        return "\n".join(texts[:-1])
+
     def answers(self, index: int) -> tuple[str, ...]:
         """The last answer of a sample: the only one that is accepted."""
         return (self._conversation(index).turns[-1].assistant,)
@@ -63,6 +73,15 @@ class JsonlDataset:
     def pictures(self, index: int) -> tuple[str, ...]:
         """Names of the pictures of a sample, relative to the images folder."""
         return self._conversation(index).images
+
+    def identity(self) -> Identity:
+        """Number of samples, size of the file, and a digest of the places of the lines."""
+        return {
+            "samples": len(self),
+            "left out": self.num_skipped,
+            f"bytes of {self._file.name}": self._file.stat().st_size,
+            "places of the lines (digest)": digest_of(self._offsets),
+        }
 
     def where(self, index: int) -> str:
         """The place of a sample, as "file:line"."""
@@ -76,7 +95,7 @@ class JsonlDataset:
     def _conversation(self, index: int) -> Conversation:
         with self._file.open("rb") as file:
             file.seek(self._offsets[index])
-            line = file.readline()
+            line = file.readline(MAX_LINE_BYTES + 1)
         with located(self.where(index)):
             return _parse(line)
 
@@ -84,27 +103,37 @@ class JsonlDataset:
 def read_lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
     """The lines of a jsonl file that are not blank: number (from 1), offset in bytes, content.
 
-    Raises DataError that names the file.
+    Of a line that is too long only so much is given that `examine_line` sees it. Raises DataError that names
+    the file.
     """
     try:
         with file.open("rb") as lines:
-            offset = 0
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
+            for number in count(1):
+                offset = lines.tell()
+                if not (line := lines.readline(MAX_LINE_BYTES + 1)):
+                    return
+                is_too_long = len(line) > MAX_LINE_BYTES
+                if is_too_long or line.strip():
                     yield number, offset, line
-                offset += len(line)
+                rest = line
+                while is_too_long and rest and not rest.endswith(b"\n"):
+                    rest = lines.readline(MAX_LINE_BYTES)
     except OSError as error:
         raise DataError(
             f"{file}: cannot be read: {error.strerror}; a jsonl file of samples was expected"
         ) from error
 
 
-def examine_line(line: bytes) -> Conversation | list[str]:
-    """What a line holds, or else everything that is wrong with it."""
+def examine_line(line: bytes) -> Examined:
+    """What a line holds, and everything that is wrong with its form."""
+    if len(line) > MAX_LINE_BYTES:
+        return unreadable(
+            f"longer than {MAX_LINE_BYTES:,} bytes; each line must be one sample, with its pictures in files"
+        )
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return [f"not UTF-8: {error.reason} at byte {error.start}"]
+        return unreadable(f"not UTF-8: {error.reason} at byte {error.start}")
     return examine_conversation(text)
 
 
@@ -125,7 +154,7 @@ def located(where: str) -> Iterator[None]:
 
 
 def _parse(line: bytes) -> Conversation:
-    found = examine_line(line)
-    if isinstance(found, Conversation):
-        return found
-    raise DataError(found[0])
+    examined = examine_line(line)
+    if examined.problems:
+        raise DataError(examined.problems[0])
+    return examined.conversation

@@ -65,6 +65,11 @@ class ParquetRows:
         self.__dict__.update(state)
         self._forget()
 
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file, and rows of all, by names for people."""
+        sizes = {f"bytes of {file.name}": file.stat().st_size for file in self._files}
+        return {**sizes, "rows": len(self)}
+
     def where(self, index: int) -> str:
         """The place of a row, as "file:row 17"."""
         file = bisect_right(self._first_of_file, index) - 1

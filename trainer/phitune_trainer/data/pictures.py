@@ -5,18 +5,23 @@ The value range and the cutting into crops come later, on the device (`model/pix
 
 import math
 import os
+import stat
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from phitune_trainer.data.errors import DataError
+from phitune_trainer.data.whole import looks_cut
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: a small file can hold one that fills the memory. Pillow warns from here on."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats of Pillow that are tried. It knows some thirty more, of which EPS starts a program."""
 
 _WHITE = 255
 _JPEG_WITH_PREVIEWS = "MPO"
@@ -33,6 +38,8 @@ def find_picture(name: str, root: Path) -> Path:
         raise DataError(f"picture {name!r}: must be a path inside the images folder {root}, without '..'")
     path = root / name
     try:
+        if _is_plain_file(path, root):
+            return path
         real, real_root = (os.path.join(os.path.realpath(each), "") for each in (path, root))
         is_file = path.is_file()
     except OSError as error:  # a name that is too long, a folder that may not be entered
@@ -47,6 +54,30 @@ def find_picture(name: str, root: Path) -> Path:
         what = "is not a file" if path.exists() else "not found"
         raise DataError(f"picture {name!r}: {what}; looked for {path}")
     return path
+
+
+def _is_plain_file(path: Path, root: Path) -> bool:
+    """Whether a path is a file with no symbolic link below `root`: then it cannot lead out of it.
+
+    False says nothing. Resolving both paths would tell too, at several times the cost.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return False
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    folders = list(path.parents)[: len(path.parts) - len(root.parts) - 1]
+    return not any(map(os.path.islink, folders))
+
+
+def examine_file(path: Path) -> tuple[int, int, bool]:
+    """Width and height in pixels, and whether the file looks cut short (whole.py), by opening it once.
+
+    Nothing is decoded. Raises DataError (without a place).
+    """
+    with _open(path) as picture:
+        width, height = picture.size
+        return width, height, picture.fp is not None and looks_cut(picture.fp)
 
 
 def read_size(source: Path | bytes) -> tuple[int, int]:
@@ -128,9 +159,10 @@ def _scaled_size(width: int, height: int, num_crops: int, crop_size: int) -> tup
     return columns * crop_size, max(1, int(columns * crop_size / ratio))
 
 
-def _open(source: Path | bytes) -> Image.Image:
+def _open(source: Path | bytes) -> ImageFile.ImageFile:
     try:
-        picture = Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+        opened = BytesIO(source) if isinstance(source, bytes) else source
+        picture = Image.open(opened, formats=FORMATS)
         is_animated = getattr(picture, "is_animated", False)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(source) from error

@@ -23,7 +23,7 @@ from phitune_trainer.model.pixels import CLIP_MEAN, CLIP_STD
 from phitune_trainer.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, TextTokenizer
 
 _PLACEHOLDER = re.compile(r"<\|image_(\d+)\|>")
-_FRAME_TOKENS = 32
+_MOST_FRAME_TOKENS = 32
 """More tokens than the frame of a turn has."""
 
 
@@ -76,7 +76,7 @@ class Processor:
         """A bound that `num_tokens` never exceeds, from the text alone: no byte is more than one token."""
         per_picture = self.vision.image_tokens(self.num_crops, 1) + 1
         texts = sum(len(turn.user.encode()) + len(turn.assistant.encode()) for turn in conversation.turns)
-        return texts + _FRAME_TOKENS * len(conversation.turns) + per_picture * len(conversation.images)
+        return texts + _MOST_FRAME_TOKENS * len(conversation.turns) + per_picture * len(conversation.images)
 
     def load_picture(self, source: Path | bytes) -> Tensor:
         """A picture file, or its content, as the model takes it: bytes (H, W, 3).
@@ -101,7 +101,7 @@ class Processor:
         """Token ids and labels, the number of tokens of each picture being known.
 
         Raises DataError (without a place) where a text holds a special token, which would end or forge a
-        turn.
+        turn, or the placeholder of a picture, which would put it in twice or stand for none.
         """
         ids: list[int] = []
         labels: list[int] = []
@@ -140,13 +140,22 @@ class Processor:
             raise DataError(problem)
 
     def special_tokens_in(self, conversation: Conversation) -> Iterator[str]:
-        """A sentence for each special token that somebody typed."""
+        """A sentence for each special token, or placeholder of a picture, that somebody typed."""
         for number, turn in enumerate(conversation.turns):
-            for key, text in (("user", turn.user), ("assistant", turn.assistant)):
-                for name in self.tokenizer.special_ids:
-                    if name in text:
-                        where = f"conversations[{number}].{key}"
-                        yield f"{where}: has the special token {name!r}; spell it differently"
+            yield from self.special_tokens_in_turn(turn, f"conversations[{number}]")
+
+    def special_tokens_in_turn(self, turn: Turn, where: str) -> Iterator[str]:
+        """The same of one turn; each sentence begins with `where`."""
+        for key, text in (("user", turn.user), ("assistant", turn.assistant)):
+            yield from (f"{where}.{key}: {what}" for what in self.special_tokens_of(text))
+
+    def special_tokens_of(self, text: str) -> Iterator[str]:
+        """What is to be said (without a place) of each special token or placeholder in a text."""
+        for name in dict.fromkeys(found.group() for found in _PLACEHOLDER.finditer(text)):
+            yield f"has {name!r}; remove it; pictures are put in front of the text by themselves"
+        for name in self.tokenizer.special_ids:
+            if name in text:
+                yield f"has the special token {name!r}; spell it differently"
 
     def _sample(self, conversation: Conversation, image_root: Path, *, prompt_only: bool) -> Sample:
         pictures = tuple(self.load_picture(find_picture(name, image_root)) for name in conversation.images)

@@ -71,7 +71,8 @@ class Conversion:
 def find_videos(folder: Path) -> list[Video]:
     """The videos of a folder that has {train,val,test}/<class>/<video>, or one folder that does.
 
-    Raises DataError for a folder without any, and for two videos whose pictures would have the same names.
+    Raises DataError for a folder without any, for two videos whose pictures would have the same names, and
+    for a name that is not UTF-8, which a jsonl file cannot hold.
     """
     root = _root(folder)
     if root is None:
@@ -87,6 +88,8 @@ def find_videos(folder: Path) -> list[Video]:
         )
     names = Counter(video.name for video in videos)
     for video in videos:
+        if not _is_utf8(video.name):
+            raise DataError(f"{root}: the name {video.name!r} is not UTF-8; rename the file or its folder")
         if names[video.name] > 1:
             raise DataError(
                 f"{video.path}: another video of this folder has the same name but for its ending; rename one"
@@ -149,10 +152,26 @@ def convert_archive(archive: Path, out: Path, *, workers: int, on_progress: OnPr
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise DataError(f"{archive}: not a whole tar archive: {error}; fetch it again") from error
         result = convert(find_videos(videos), folder, workers=workers, on_progress=on_progress)
+        result.unreadable, result.short = (
+            _named_in(videos, lines) for lines in (result.unreadable, result.short)
+        )
         if not result.converted:
             raise DataError("\n".join([f"{archive}: none of its videos can be read", *result.unreadable]))
         shutil.rmtree(videos)
     return result
+
+
+def _named_in(folder: Path, lines: list[str]) -> list[str]:
+    """Lines that begin with a path in a folder, without that folder, which does not stay."""
+    return [line.removeprefix(f"{folder}/") for line in lines]
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _root(folder: Path) -> Path | None:

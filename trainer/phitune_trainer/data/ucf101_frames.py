@@ -32,6 +32,15 @@ def take_frames(video: Path) -> VideoFrames:
     The container's own number is not used: it is often an estimate, or left from before the video was cut.
     Raises DataError (without a place) for a video that cannot be decoded from beginning to end.
     """
+    try:
+        return _take_frames(video)
+    except av.FFmpegError as error:
+        raise DataError(f"cannot be decoded: {error.strerror}") from error
+    except ValueError as error:  # a frame of a form that does not become a picture
+        raise DataError(f"cannot be decoded: {error}") from error
+
+
+def _take_frames(video: Path) -> VideoFrames:
     num_decoded = sum(1 for _ in _decode(video))
     if not num_decoded:
         raise DataError("has no frame that can be decoded")
@@ -48,13 +57,10 @@ def take_frames(video: Path) -> VideoFrames:
 
 def _decode(video: Path) -> Iterator[av.VideoFrame]:
     """The frames of a video in order of time."""
-    try:
-        with av.open(str(video)) as container:
-            stream = _stream(container)
-            stream.codec_context.thread_count = 1  # one video a core is faster than several cores a video
-            yield from container.decode(stream)
-    except av.FFmpegError as error:
-        raise DataError(f"cannot be decoded: {error.strerror}") from error
+    with av.open(str(video)) as container:
+        stream = _stream(container)
+        stream.codec_context.thread_count = 1  # one video a core is faster than several cores a video
+        yield from container.decode(stream)
 
 
 def _stated(video: Path) -> int:

@@ -37,6 +37,8 @@ _TASKS_EACH = 2
 """Samples given to a worker at a time: the one that it encodes, and the next one."""
 _AHEAD_EACH = 4
 """Samples for each worker that may be given out beyond the one that is waited for."""
+_IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""They go to all processes of a terminal or of a service; the training process decides what they mean."""
 
 
 class Loader(Protocol):
@@ -189,10 +191,13 @@ def _start() -> _Worker:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    # A signal to all processes of a group must not find the worker before it has said to ignore it.
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_SIGNALS)
     if (pid := _fork()) == 0:
         code = FAULT
         try:
             die_with_parent(parent)
+            _ignore_signals(blocked_before)
             ours.close()
             _work(theirs)
             code = DONE
@@ -201,23 +206,27 @@ def _start() -> _Worker:
         finally:
             sys.stderr.flush()
             os._exit(code)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
     theirs.close()
     return _Worker(pid, ours)
 
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Python 3.12 warns where there are threads: numpy's, and the one that serves our progress. A worker
-        # takes no lock of theirs.
+        # Python 3.12 warns where there are threads: those of numpy's library, which minds forks itself.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         return os.fork()
 
 
+def _ignore_signals(blocked: set[int | signal.Signals]) -> None:
+    """Ignore those of `_IGNORED_SIGNALS` that are waiting and those to come; then block only `blocked`."""
+    for number in _IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _work(channel: Channel) -> None:
     """What a worker does: receive a data set, then indices; send the sample of each, or what went wrong."""
-    # Both go to all processes of a terminal or of a service; the training process decides what they mean.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     try:
         dataset: TrainingSamples = channel.receive()

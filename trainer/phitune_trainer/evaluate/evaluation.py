@@ -86,6 +86,7 @@ class HeldOut:
         questions = self.questions
         return {
             "sample": questions.where(index),
+            "question": questions.question(index),
             "answers": questions.answers(index),
             "pictures": questions.pictures(index),
             "group": questions.group(index),
@@ -187,6 +188,8 @@ def write_evaluation(
 
     `step`: optimizer steps behind the weights; None where they are of no run.
     """
+    # Of an earlier evaluation: stopped here, its word for what was asked would stand beside these answers.
+    (folder / METRICS).unlink(missing_ok=True)
     write_predictions(folder / PREDICTIONS, predictions)
     metrics = {"version": 1, "step": step, **scores.to_json(), "baseline": baseline, "asked": dict(asked)}
     write_atomically(folder / METRICS, to_json(metrics, indent=1) + "\n")
@@ -197,9 +200,9 @@ def write_evaluation(
 def find_baseline(layout: RunLayout) -> float | None:
     """The score of the base model, if any start of this run has measured it."""
     for number in layout.incarnation_numbers():
-        metrics = read_metrics(layout.incarnation(number).evaluation(0))
-        if metrics:
-            return float(metrics["value"])
+        value = read_metrics(layout.incarnation(number).evaluation(0)).get("value")
+        if isinstance(value, int | float):
+            return float(value)
     return None
 
 

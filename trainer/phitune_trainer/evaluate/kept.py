@@ -41,10 +41,12 @@ def read_kept(folders: Sequence[Path], asked: Asked) -> dict[int, Prediction]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of an evaluation's folder; empty where it is not complete."""
-    path = folder / METRICS
-    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return metrics
+    """metrics.json of an evaluation's folder; empty where it is not complete, or damaged."""
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
@@ -107,7 +109,9 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file up to the first that is none."""
+    """The rows of a file up to the first that is none; of no file none."""
+    if not path.is_file():
+        return
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:

@@ -11,6 +11,8 @@ class Prediction:
 
     sample: str
     """Where the sample comes from, as "file:line"."""
+    question: str = ""
+    """What was asked, without the pictures."""
     prediction: str
     """What the model answered, as text."""
     answers: tuple[str, ...]
@@ -38,6 +40,7 @@ class Prediction:
         """The line of predictions.jsonl; what is not used is left out."""
         row: dict[str, Any] = {
             "sample": self.sample,
+            "question": self.question,
             "prediction": self.prediction,
             "answers": list(self.answers),
             "score": self.score,
@@ -53,9 +56,14 @@ class Prediction:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Prediction":
         """What `to_row` gave. KeyError, TypeError or ValueError where it is something else."""
+        if not isinstance(row, Mapping):
+            raise TypeError(f"a map was expected, got {type(row).__name__}")
         choices = row.get("choiceLogProbabilities")
+        if not isinstance(choices, Mapping | None):
+            raise TypeError(f"choiceLogProbabilities: a map was expected, got {type(choices).__name__}")
         return cls(
             sample=str(row["sample"]),
+            question=str(row.get("question", "")),
             prediction=str(row["prediction"]),
             answers=tuple(str(answer) for answer in row["answers"]),
             score=float(row["score"]),

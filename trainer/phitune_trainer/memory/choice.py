@@ -8,7 +8,7 @@ from phitune_trainer.memory.estimate import Estimate, estimate
 from phitune_trainer.memory.gpus import gib
 from phitune_trainer.memory.setup import Content, Setup
 
-USABLE: Final = 0.95
+USABLE: Final = 0.9
 """Of a GPU's memory: the driver keeps some of what it reports, and an estimate can be too low."""
 FULL_PASS_TOKENS: Final = 16_384
 """A pass of so many tokens keeps any GPU busy: a larger one takes more memory and saves no time."""
@@ -36,6 +36,10 @@ class Choice:
         """Whether the estimate is below what can be used."""
         return _fits(self.estimate, self.memory)
 
+    def least(self, content: Content) -> Estimate:
+        """What the smallest pass would need, of one such sample with its activations recomputed."""
+        return estimate(replace(self.setup, micro_batch=1, recompute=True, content=content))
+
     @property
     def reason(self) -> str:
         """A sentence with the numbers."""
@@ -53,6 +57,8 @@ class Remedy:
 
     change: str
     """In words, with the field where there is one."""
+    setup: Setup
+    """What the run is then."""
     estimate: Estimate
 
 
@@ -91,7 +97,7 @@ def remedies(choice: Choice, *, fewer_crops: Content) -> list[Remedy]:
     for change, setup in _changes(choice.setup, choice.memory, fewer_crops):
         changed = estimate(setup)
         if _fits(changed, choice.memory):
-            found.append(Remedy(change, changed))
+            found.append(Remedy(change, setup, changed))
     return found
 
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from phitune_trainer.errors import UserError
 
-_ABOUT: Final = "phitune.json"
+ABOUT: Final = "phitune.json"
 
 
 def save_adapter(peft_model: Any, folder: Path, method: str) -> None:
     """Write the adapters of a model that was trained by `method`."""
     peft_model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / _ABOUT).write_text(json.dumps({"version": 1, "method": method}) + "\n", encoding="utf-8")
+    (folder / ABOUT).write_text(json.dumps({"version": 1, "method": method}) + "\n", encoding="utf-8")
 
 
 def is_for_four_bits(folder: Path) -> bool:
@@ -23,7 +23,7 @@ def is_for_four_bits(folder: Path) -> bool:
 
     UserError where what it says cannot be read.
     """
-    path = folder / _ABOUT
+    path = folder / ABOUT
     if not path.is_file():
         return False
     try:

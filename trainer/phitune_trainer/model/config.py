@@ -134,7 +134,7 @@ class ModelConfig:
         if not problems:
             try:
                 config = _from_published(published)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
                 raise ModelFilesError(
                     f"{path}: not the configuration of a Phi-3.5-vision model: {what}"
@@ -198,8 +198,10 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelFilesError(f"{path}: not found; a model folder needs this file") from error
-    except (OSError, ValueError) as error:
-        raise ModelFilesError(f"{path}: cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFilesError(
+            f"{path}: cannot be read as JSON, which was expected: {error}; copy it again"
+        ) from error
     if not isinstance(content, dict):
         raise ModelFilesError(f"{path}: must hold a JSON object, got {type(content).__name__}")
     return content
@@ -229,6 +231,10 @@ def _unsupported(published: dict[str, Any]) -> list[str]:
         value = holder.get(name) if isinstance(holder, dict) else None
         if value not in allowed:
             found.append(f"{key}: must be {allowed[0]!r} (Phi-3.5-vision), got {value!r}")
+    if not isinstance(published.get("img_processor"), dict):
+        found.append(
+            f"img_processor: must be an object (Phi-3.5-vision), got {published.get('img_processor')!r}"
+        )
     window, longest = published.get("sliding_window"), published.get("max_position_embeddings")
     if isinstance(window, int) and isinstance(longest, int) and window < longest:
         found.append(f"sliding_window: must be at least max_position_embeddings ({longest}), got {window}")

@@ -61,18 +61,35 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             header = json.loads(file.read(length).decode())
         actual = path.stat().st_size
         first = 8 + length
+        if not isinstance(header, dict):
+            raise ValueError("its header is not a JSON object")
         tensors = {
-            name: TensorEntry(
-                entry["dtype"], tuple(entry["shape"]), *(first + int(end) for end in entry["data_offsets"])
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
+            name: _entry(name, stated, first) for name, stated in header.items() if name != "__metadata__"
         }
     except FileNotFoundError as error:
         raise ModelFilesError(f"{path}: not found, but the folder's index names it; copy it again") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFilesError(f"{path}: not a safetensors file: {error}; copy it again") from error
     expected = max((entry.end for entry in tensors.values()), default=first)
     if actual != expected:
         raise ModelFilesError(f"{path}: {actual} bytes, expected {expected} by its header; copy it again")
+    place = first
+    for name, entry in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != place:
+            raise ModelFilesError(
+                f"{path}: {name} begins at byte {entry.start}, expected {place}, where the tensor before it "
+                "ends; copy it again"
+            )
+        place = entry.end
     return tensors
+
+
+def _entry(name: str, stated: object, first: int) -> TensorEntry:
+    """A tensor of a header whose data begins at byte `first`. Raises ValueError."""
+    match stated:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [int(start), int(end)]}:
+            if 0 <= start <= end and all(isinstance(size, int) and size >= 0 for size in shape):
+                return TensorEntry(dtype, tuple(shape), first + start, first + end)
+    raise ValueError(
+        f"{name} must have a dtype, a shape and data_offsets, first and last, got {json.dumps(stated)[:200]}"
+    )

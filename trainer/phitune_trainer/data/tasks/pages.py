@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from phitune_trainer.data.conversation import Conversation, parse_turn
+from phitune_trainer.data.dataset import Identity, digest_of
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.jsonl import located
 from phitune_trainer.data.parquet import ParquetRows
@@ -51,6 +52,11 @@ class Pages:
     def __len__(self) -> int:
         return len(self._row_numbers)
 
+    def identity(self) -> Identity:
+        """Number of pages, rows and sizes of the files, and a digest of the rows and questions kept."""
+        kept = digest_of(self._row_numbers, self.question_counts)
+        return {"pages": len(self), **self._rows.sizes(), "rows and questions used (digest)": kept}
+
     def where(self, page: int) -> str:
         """The place of a page, as "file:row 17"; rows are counted from 0 in each file."""
         return self._rows.where(self._row_numbers[page])
@@ -78,10 +84,12 @@ class Pages:
             "user": self._split.ask(question.text),
             "assistant": question.answers[0],
         }
-        conversation = Conversation((parse_turn(turn, question.where),))
-        with located(question.where):
-            self._processor.refuse_special_tokens(conversation)
-        return conversation
+        parsed = parse_turn(turn, question.where)
+        if (
+            problem := next(self._processor.special_tokens_in_turn(parsed, question.where), None)
+        ) is not None:
+            raise DataError(problem)
+        return Conversation((parsed,))
 
     @property
     def _layout(self) -> RowLayout:

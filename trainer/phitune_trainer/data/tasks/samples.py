@@ -13,6 +13,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from phitune_trainer.data.dataset import Identity
 from phitune_trainer.data.jsonl import located
 from phitune_trainer.data.processor import Processor
 from phitune_trainer.data.tasks.layouts import Question
@@ -46,6 +47,10 @@ class PageSamples:
                 self._processor.tokenize(self.pages.conversation(question), counts) for question in questions
             ]
         return replace(lay_out(sequences), pictures=pictures, where=self.where(index))
+
+    def identity(self) -> Identity:
+        """What tells these pages from changed ones."""
+        return self.pages.identity()
 
     def where(self, index: int) -> str:
         """The place of a page, as "file:row 17"."""
@@ -83,6 +88,10 @@ class PageQuestions:
             pictures=pictures,
             where=self.where(index),
         )
+
+    def question(self, index: int) -> str:
+        """What is asked, as the prompt has it."""
+        return self.pages.conversation(self._question(index)).turns[0].user
 
     def answers(self, index: int) -> tuple[str, ...]:
         """All accepted answers."""
