@@ -7,6 +7,7 @@ import struct
 import tarfile
 import time
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -243,6 +244,18 @@ def test_a_folder_without_videos_is_refused_with_what_is_expected(
         (tmp_path / "in/train/Archery" / name).touch()
     assert "has the same name but for its ending; rename one" in refusal()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.avi", "/outside.avi", "train/Archery/../../../outside.avi"])
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
+    archive, out = tmp_path / "UCF101_subset.tar", tmp_path / "data/ucf101"
+    with tarfile.open(archive, "w") as file:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        file.addfile(member, BytesIO(b"x"))
+    with pytest.raises(DataError, match=r"outside\.avi' leads out of it"):
+        convert_archive(archive, out, workers=1, on_progress=lambda done, total: None)
+    assert not list(tmp_path.rglob("outside.avi"))
 
 
 def test_an_archive_is_converted_whole_or_not_at_all(videos: Path, tmp_path: Path) -> None:

@@ -138,6 +138,25 @@ def convert(videos: Sequence[Video], out: Path, *, workers: int, on_progress: On
     return result
 
 
+def _unpack(archive: tarfile.TarFile, into: Path) -> None:
+    """Write the archive's files, and nothing outside the folder; links and devices are no videos.
+
+    The filters of tarfile came with Python 3.11.4, and Debian 12 has an older one.
+    """
+    for member in archive:
+        parts = Path(member.name).parts
+        if not member.isfile():
+            continue
+        if Path(member.name).is_absolute() or ".." in parts:
+            raise tarfile.TarError(f"{member.name!r} leads out of it")
+        path = into.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = archive.extractfile(member)
+        assert content is not None  # it is a file
+        with path.open("wb") as file:
+            shutil.copyfileobj(content, file)
+
+
 def convert_archive(archive: Path, out: Path, *, workers: int, on_progress: OnProgress) -> Conversion:
     """Convert a tar archive of videos into the folder `out`, which appears whole or not at all.
 
@@ -148,7 +167,7 @@ def convert_archive(archive: Path, out: Path, *, workers: int, on_progress: OnPr
         videos = folder / "videos"
         try:
             with tarfile.open(archive) as members:
-                members.extractall(videos, filter="data")
+                _unpack(members, videos)
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise DataError(f"{archive}: not a whole tar archive: {error}; fetch it again") from error
         result = convert(find_videos(videos), folder, workers=workers, on_progress=on_progress)
