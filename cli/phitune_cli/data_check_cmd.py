@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     """Check; the exit code."""
     from phitune_trainer.data import DataError, Processor
     from phitune_trainer.data.check import Counter, EstimatingCounter, ExactCounter, check_jsonl
-    from phitune_trainer.model import ModelFilesError
+    from phitune_trainer.model_config import ModelFilesError
 
     images = args.images or args.file.parent / "images"
     try:

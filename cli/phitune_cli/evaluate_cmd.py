@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
     """Score, and compare; 0: done, 2: what was given is wrong, 75: stopped, and kept as far as it was."""
     from phitune_trainer.data import DataError
     from phitune_trainer.logs import quieten_libraries
-    from phitune_trainer.model import ModelFilesError
+    from phitune_trainer.model_config import ModelFilesError
 
     quieten_libraries()
     try:

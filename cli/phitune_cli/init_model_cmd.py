@@ -30,8 +30,8 @@ def main(args: argparse.Namespace) -> int:
     """Make the folder unless it is there; the exit code."""
     from phitune_trainer.folders import is_filled
     from phitune_trainer.init_model import init_model
-    from phitune_trainer.model import ModelFilesError
     from phitune_trainer.model.load import check_model
+    from phitune_trainer.model_config import ModelFilesError
 
     started = time.monotonic()
     try:

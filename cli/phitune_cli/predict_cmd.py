@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     from phitune_trainer.ask import answer, encode_question
     from phitune_trainer.data import DataError, Processor
     from phitune_trainer.load_trained import kind_of, locate
-    from phitune_trainer.model import ModelFilesError
+    from phitune_trainer.model_config import ModelFilesError
 
     try:
         if not args.prompt.strip() and not args.image:

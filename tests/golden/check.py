@@ -25,9 +25,10 @@ from torch import Tensor
 
 from phitune_trainer.data import Processor, Sample, collate
 from phitune_trainer.data.pictures import scale
-from phitune_trainer.model import ModelConfig, ModelFilesError, Phi3V, VisionConfig
+from phitune_trainer.model import Phi3V
 from phitune_trainer.model.inputs import IGNORED
 from phitune_trainer.model.pixels import crops_of
+from phitune_trainer.model_config import ModelConfig, ModelFilesError, VisionConfig
 
 TOLERANCES = {
     "ids": 0.0,

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from phitune_trainer.init_model import full_config, random_weight, rope_factors
-from phitune_trainer.model import ModelConfig, Phi3V, Sample, VisionConfig
+from phitune_trainer.init_model import random_weight
+from phitune_trainer.model import Phi3V, Sample
 from phitune_trainer.model.flash import why_not
 from phitune_trainer.model.inputs import IGNORED
+from phitune_trainer.model_config import ModelConfig, VisionConfig, full_config, rope_factors
 
 CROP = 28
 """Pixels of a crop: 2 x 2 patches, merged into one token."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from phitune_trainer.init_model import full_config, rope_factors
 from phitune_trainer.memory import Setup, estimate
+from phitune_trainer.model_config import full_config, rope_factors
 from trainerbench.tracked_memory import page, shape_of, tracked_peak
 
 pytestmark = pytest.mark.filterwarnings("ignore:Expected a tensor or a traceable wrapper-subclass")

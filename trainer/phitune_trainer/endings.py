@@ -9,7 +9,7 @@ from phitune_trainer.config import ConfigError
 from phitune_trainer.data import DataError
 from phitune_trainer.errors import FAULT, Interrupted, Superseded, Unavailable, UserError, volume_problem
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
-from phitune_trainer.model import ModelFilesError
+from phitune_trainer.model_config import ModelFilesError
 
 
 def user_message(error: BaseException, volume: Path | None) -> str | None:

@@ -4,16 +4,16 @@ import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from phitune_trainer.folders import building, is_filled
-from phitune_trainer.model import ModelConfig, Phi3V, VisionConfig
+from phitune_trainer.model import Phi3V
 from phitune_trainer.model.pixels import CLIP_MEAN, CLIP_STD
 from phitune_trainer.model.save import ignore, write_shards
+from phitune_trainer.model_config import ModelConfig, full_config, tiny_config
 from phitune_trainer.tokenizer import build_tokenizer, write_json, write_tokenizer
 
 
@@ -47,43 +47,6 @@ def init_model(
             lambda name: random_weight(name, shapes[name], seed).to(dtype),
             on_written=on_written,
         )
-
-
-class RopeFactors(TypedDict):
-    """The two lists of rotary factors, by their names in ModelConfig."""
-
-    short_factor: tuple[float, ...]
-    long_factor: tuple[float, ...]
-
-
-def tiny_config() -> ModelConfig:
-    """Two text layers, two picture layers that run, crops of 84 pixels."""
-    hidden_size, num_heads = 128, 4
-    return ModelConfig(
-        vocab_size=1024,
-        hidden_size=hidden_size,
-        intermediate_size=256,
-        num_layers=2,
-        num_heads=num_heads,
-        **rope_factors(hidden_size // num_heads),
-        vision=VisionConfig(
-            image_size=84, patch_size=14, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128
-        ),
-    )
-
-
-def full_config() -> ModelConfig:
-    """The published sizes. The rotary factors are of the published kind, not the published numbers."""
-    return ModelConfig(**rope_factors(96))
-
-
-def rope_factors(head_dim: int) -> RopeFactors:
-    """Rotary factors that rise from 1: to 2 for short sequences, to 32 for long ones."""
-    rise = [number / max(1, head_dim // 2 - 1) for number in range(head_dim // 2)]
-    return {
-        "short_factor": tuple(round(2.0**x, 4) for x in rise),
-        "long_factor": tuple(round(32.0**x, 4) for x in rise),
-    }
 
 
 _SIZES: dict[str, tuple[Callable[[], ModelConfig], torch.dtype]] = {

@@ -25,7 +25,7 @@ from phitune_trainer.methods import prepare_method
 from phitune_trainer.methods.adapter_folder import ABOUT, is_for_four_bits
 from phitune_trainer.methods.lora import load_adapter
 from phitune_trainer.model import Phi3V, load_model
-from phitune_trainer.model.config import read_json
+from phitune_trainer.model_config import read_json
 from phitune_trainer.run_layout import RunLayout
 
 Kind = Literal["model", "adapter", "checkpoint"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from phitune_trainer.model.errors import ModelFilesError
+from phitune_trainer.model_config import ModelFilesError
 
 ASSISTANT = "<|assistant|>"
 END = "<|end|>"

@@ -28,8 +28,8 @@ def compare(method: str, recompute: bool, samples: int) -> tuple[int, int]:
     """Bytes of all tensors at the peak: by the memory model, and by torch's tracker."""
     import warnings
 
-    from phitune_trainer.init_model import full_config
     from phitune_trainer.memory import Setup, estimate
+    from phitune_trainer.model_config import full_config
     from trainerbench.tracked_memory import page, shape_of, tracked_peak
 
     warnings.filterwarnings("ignore", message="Expected a tensor or a traceable wrapper-subclass")

@@ -17,8 +17,9 @@ from phitune_trainer.config import Lora
 from phitune_trainer.memory import Content, ModelShape, Setup, VisionShape
 from phitune_trainer.memory.estimate import trained_parameters
 from phitune_trainer.methods.full import train_all
-from phitune_trainer.model import Batch, ModelConfig, Phi3V, Sample, collate
+from phitune_trainer.model import Batch, Phi3V, Sample, collate
 from phitune_trainer.model.inputs import IGNORED
+from phitune_trainer.model_config import ModelConfig
 
 ROWS, COLUMNS = 4, 4
 """Crops of the picture of each sample."""

@@ -16,7 +16,7 @@ import torch
 from phitune_trainer.config import TrainConfig, parse_config
 from phitune_trainer.data import DataError
 from phitune_trainer.errors import UserError
-from phitune_trainer.model import ModelFilesError
+from phitune_trainer.model_config import ModelFilesError
 from phitune_trainer.prepare import prepare
 
 torch.set_num_threads(1)

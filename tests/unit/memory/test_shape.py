@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from phitune_trainer.config import Lora
-from phitune_trainer.init_model import full_config, tiny_config
 from phitune_trainer.memory import PUBLISHED, TINY, ModelShape
 from phitune_trainer.methods.full import train_all
 from phitune_trainer.methods.lora import add_adapters
-from phitune_trainer.model import ModelConfig, Phi3V
+from phitune_trainer.model import Phi3V
+from phitune_trainer.model_config import ModelConfig, full_config, tiny_config
 
 SIZES = pytest.mark.parametrize(
     ("config", "shape"),

@@ -7,8 +7,9 @@ import torch
 
 from phitune_trainer.data import Processor
 from phitune_trainer.folders import building
-from phitune_trainer.init_model import full_config, init_model, random_weight
+from phitune_trainer.init_model import init_model, random_weight
 from phitune_trainer.model import load_model
+from phitune_trainer.model_config import full_config
 
 torch.set_num_threads(1)
 

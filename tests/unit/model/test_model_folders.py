@@ -11,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from harness.tiny_models import small_config, small_model
-from phitune_trainer.model import ModelConfig, ModelFilesError, load_model, save_model
+from phitune_trainer.model import load_model, save_model
 from phitune_trainer.model.files import COMPANIONS, INDEX, read_header
 from phitune_trainer.model.load import check_model
 from phitune_trainer.model.read import read_tensors
 from phitune_trainer.model.save import write_shards
+from phitune_trainer.model_config import ModelConfig, ModelFilesError
 from phitune_trainer.tokenizer import write_json
 
 torch.set_num_threads(1)

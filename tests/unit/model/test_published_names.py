@@ -2,8 +2,8 @@
 
 import torch
 
-from phitune_trainer.init_model import full_config
 from phitune_trainer.model import Phi3V
+from phitune_trainer.model_config import full_config
 
 CLIP = "model.vision_embed_tokens.img_processor.vision_model."
 

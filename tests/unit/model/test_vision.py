@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from harness.tiny_models import CROP, picture, small_model
-from phitune_trainer.model import VisionConfig
 from phitune_trainer.model.pixels import CLIP_MEAN, CLIP_STD, crops_of
 from phitune_trainer.model.vision import merge_patches
+from phitune_trainer.model_config import VisionConfig
 
 torch.set_num_threads(1)
 

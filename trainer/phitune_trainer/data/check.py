@@ -16,7 +16,7 @@ from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.jsonl import examine_line, read_lines
 from phitune_trainer.data.pictures import examine_file, find_picture
 from phitune_trainer.data.processor import Processor
-from phitune_trainer.model import VisionConfig
+from phitune_trainer.model_config import VisionConfig
 from phitune_trainer.tokenizer import TextTokenizer, build_tokenizer
 
 MOST_KEPT = 1000

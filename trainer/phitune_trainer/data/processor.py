@@ -16,10 +16,10 @@ from torch import Tensor
 from phitune_trainer.data.conversation import Conversation, Turn
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.pictures import find_picture, grid_for, load_picture, read_size
-from phitune_trainer.model import ModelConfig, ModelFilesError, Sample
-from phitune_trainer.model.config import VisionConfig, read_json
+from phitune_trainer.model import Sample
 from phitune_trainer.model.inputs import IGNORED
 from phitune_trainer.model.pixels import CLIP_MEAN, CLIP_STD
+from phitune_trainer.model_config import ModelConfig, ModelFilesError, VisionConfig, read_json
 from phitune_trainer.tokenizer import ASSISTANT, END, END_OF_TEXT, USER, TextTokenizer
 
 _PLACEHOLDER = re.compile(r"<\|image_(\d+)\|>")

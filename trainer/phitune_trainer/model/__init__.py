@@ -1,7 +1,5 @@
 """Phi-3.5-vision in plain PyTorch: start reading at `phi3v.py`."""
 
-from phitune_trainer.model.config import ModelConfig, VisionConfig
-from phitune_trainer.model.errors import ModelFilesError
 from phitune_trainer.model.generate import generate
 from phitune_trainer.model.inputs import Batch, Branch, Sample, collate
 from phitune_trainer.model.likelihood import choice_log_probabilities
@@ -12,11 +10,8 @@ from phitune_trainer.model.save import save_model
 __all__ = [
     "Batch",
     "Branch",
-    "ModelConfig",
-    "ModelFilesError",
     "Phi3V",
     "Sample",
-    "VisionConfig",
     "choice_log_probabilities",
     "collate",
     "generate",

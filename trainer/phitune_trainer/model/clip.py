@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from phitune_trainer.model.attention import Kernel
-from phitune_trainer.model.config import VisionConfig
 from phitune_trainer.model.embedding import empty_embedding
+from phitune_trainer.model_config import VisionConfig
 
 LAYER_NORM_EPS = 1e-5
 
@@ -24,7 +24,7 @@ class Embeddings(nn.Module):
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size, bias=False
         )
-        self.position_embedding = empty_embedding(config.side**2 + 1, config.hidden_size)
+        self.position_embedding = empty_embedding(config.num_positions, config.hidden_size)
 
     def forward(self, crops: Tensor) -> Tensor:
         """(N, 3, image_size, image_size) -> (N, 1 + patches, hidden)."""

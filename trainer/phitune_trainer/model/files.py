@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from phitune_trainer.model.errors import ModelFilesError
+from phitune_trainer.model_config import ModelFilesError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

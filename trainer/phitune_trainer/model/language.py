@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phitune_trainer.model.attention import Attend
-from phitune_trainer.model.config import ModelConfig
 from phitune_trainer.model.rope import rotate
+from phitune_trainer.model_config import ModelConfig
 
 
 class RMSNorm(nn.Module):

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import torch
 
-from phitune_trainer.model.config import ModelConfig, read_json
-from phitune_trainer.model.errors import ModelFilesError
 from phitune_trainer.model.files import INDEX, SINGLE, TensorEntry, read_header
 from phitune_trainer.model.phi3v import Phi3V
 from phitune_trainer.model.read import STORED, read_tensors
+from phitune_trainer.model_config import ModelConfig, ModelFilesError, read_json
 
 _SHOWN = 5
 

@@ -9,13 +9,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from phitune_trainer.model.attention import Attend
-from phitune_trainer.model.config import ModelConfig
 from phitune_trainer.model.embedding import empty_embedding
 from phitune_trainer.model.inputs import Batch
 from phitune_trainer.model.kernels import attention_named
 from phitune_trainer.model.language import DecoderLayer, RMSNorm
 from phitune_trainer.model.rope import LongRope
 from phitune_trainer.model.vision import VisionEmbedding
+from phitune_trainer.model_config import ModelConfig
 
 
 class Backbone(nn.Module):

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phitune_trainer.model.errors import ModelFilesError
 from phitune_trainer.model.files import TensorEntry
+from phitune_trainer.model_config import ModelFilesError
 
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """The dtypes that weights may have in a file, by their names there."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from phitune_trainer.model.config import ModelConfig
 from phitune_trainer.model.inputs import Segment
+from phitune_trainer.model_config import ModelConfig
 
 
 class LongRope:

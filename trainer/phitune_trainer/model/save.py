@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from phitune_trainer.model.config import read_json
 from phitune_trainer.model.files import COMPANIONS, INDEX
 from phitune_trainer.model.phi3v import Phi3V
+from phitune_trainer.model_config import read_json
 
 SHARD_BYTES = 2_000_000_000
 """Most weights of one file, in bytes: what loading and saving hold beside the model."""

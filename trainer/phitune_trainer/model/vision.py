@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from phitune_trainer.model.attention import Kernel
 from phitune_trainer.model.clip import ClipTower
-from phitune_trainer.model.config import ModelConfig
 from phitune_trainer.model.pixels import crops_of, grid_of
+from phitune_trainer.model_config import ModelConfig
 
 
 class VisionEmbedding(nn.Module):
@@ -21,7 +21,7 @@ class VisionEmbedding(nn.Module):
 
     def __init__(self, config: ModelConfig, kernel: Kernel) -> None:
         super().__init__()
-        merged = 4 * config.vision.hidden_size
+        merged = config.vision.merged_size
         self.crop_size = config.vision.image_size
         self.img_processor = nn.ModuleDict({"vision_model": ClipTower(config.vision, kernel)})
         self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))

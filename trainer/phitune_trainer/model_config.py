@@ -1,4 +1,4 @@
-"""The shape of a Phi-3.5-vision model, read from the `config.json` that lies beside its weights.
+"""The sizes of a Phi-3.5-vision model, as `config.json` beside its weights has them. No torch needed.
 
 The published file names its picture tower (CLIP ViT-L/14-336) without its sizes; other sizes are written as
 extra keys of `img_processor`, which the published readers ignore.
@@ -8,9 +8,11 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from phitune_trainer.model.errors import ModelFilesError
+
+class ModelFilesError(Exception):
+    """A model folder cannot be used. The text says which file, what is wrong, and what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,16 @@ class VisionConfig:
     def side(self) -> int:
         """Patches along one edge of a crop."""
         return self.image_size // self.patch_size
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of one crop inside CLIP: its patches and the class token."""
+        return self.side**2 + 1
+
+    @property
+    def merged_size(self) -> int:
+        """Width of a token after 2 x 2 patches are merged into one."""
+        return 4 * self.hidden_size
 
     @property
     def merged_side(self) -> int:
@@ -190,6 +202,43 @@ class ModelConfig:
                 "intermediate_size": vision.intermediate_size,
             },
         }
+
+
+class RopeFactors(TypedDict):
+    """The two lists of rotary factors, by their names in ModelConfig."""
+
+    short_factor: tuple[float, ...]
+    long_factor: tuple[float, ...]
+
+
+def tiny_config() -> ModelConfig:
+    """Two text layers, two picture layers that run, crops of 84 pixels."""
+    hidden_size, num_heads = 128, 4
+    return ModelConfig(
+        vocab_size=1024,
+        hidden_size=hidden_size,
+        intermediate_size=256,
+        num_layers=2,
+        num_heads=num_heads,
+        **rope_factors(hidden_size // num_heads),
+        vision=VisionConfig(
+            image_size=84, patch_size=14, hidden_size=64, num_layers=3, num_heads=4, intermediate_size=128
+        ),
+    )
+
+
+def full_config() -> ModelConfig:
+    """The published sizes. The rotary factors are of the published kind, not the published numbers."""
+    return ModelConfig(**rope_factors(96))
+
+
+def rope_factors(head_dim: int) -> RopeFactors:
+    """Rotary factors that rise from 1: to 2 for short sequences, to 32 for long ones."""
+    rise = [number / max(1, head_dim // 2 - 1) for number in range(head_dim // 2)]
+    return {
+        "short_factor": tuple(round(2.0**x, 4) for x in rise),
+        "long_factor": tuple(round(32.0**x, 4) for x in rise),
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
