@@ -128,12 +128,15 @@ class TrainingSpec(Group):
     max_length: int = Field(default=8192, ge=16, le=131_072)
     """Tokens of a sample, image tokens included; a longer sample is left out and counted, never cut. Default:
     8192 (not published)."""
-    packing: bool | None = None
-    """Rows filled up with samples to a number of tokens, not yet supported. Without it too the samples of a
-    pass lie in one row, without attention between them and without padding. Default: false."""
+    packing: bool = True
+    """Lay the samples of a pass in one row, without attention between them and without padding; false: every
+    sample is a pass of its own. Does not change the result. Default: true."""
     gradient_checkpointing: Literal["auto", "always", "never"] = "auto"
     """Recompute activations in the backward pass, which saves memory and costs time. Default: auto, only
     where memory demands it (recipe: always)."""
+    offload_optimizer: Literal["auto", "always", "never"] = "auto"
+    """Keep the optimizer's state, and take its step, in the memory of the node, which saves GPU memory and
+    costs time; with method full on GPUs. Default: auto, only where nothing else fits."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Number format of the computation. Default: auto, which is bf16 from compute capability 8.0, fp16 on
     older GPUs, fp32 on CPU."""
@@ -179,8 +182,8 @@ class ResourcesSpec(Group):
     """CPUs that each pod requests (it may use more). Default: 4 for each GPU, 1 for each process on CPU (not
     published)."""
     memory: Bytes | None = None
-    """Memory of each pod, in bytes with a suffix such as Gi; request and limit. Default: 64Gi for each GPU,
-    3Gi for each process on CPU (not published)."""
+    """Memory of each pod, in bytes with a suffix such as Gi; request and limit. Default: 64Gi for each GPU
+    and what an offloaded optimizer takes, 3Gi for each process on CPU (not published)."""
     shared_memory: Bytes | None = None
     """Size of /dev/shm in each pod, in bytes with a suffix such as Gi; part of its memory. Default: 8Gi for
     each GPU, 256Mi for each process on CPU (not published)."""
@@ -248,8 +251,10 @@ class RunPolicySpec(Group):
     restart_limit: int = Field(default=3, ge=0, le=1000)
     """Restarts of the gang after its own faults; evictions, preemptions and lost nodes do not count. Default:
     3."""
-    stall_timeout: Duration | None = None
-    """Time without a step after which the gang is restarted, such as "30m". Default: 30m."""
+    stall_timeout: Duration = "40m"
+    """Time without a sign of life from a gang that runs, after which it is restarted; the restart counts. A
+    sign of life is a step, a scored sample, a part of a checkpoint or of the export. Default: 40m, more than
+    the 30m after which ranks themselves name one that hangs."""
     active_deadline: Duration | None = None
     """Time from the first start after which the job fails, such as "12h". Default: none."""
     ttl_after_finished: Duration | None = None
@@ -273,15 +278,68 @@ class EnvVar(Group):
     """Value of the variable, in plain text. Default: empty."""
 
 
+class NodeSelectorTerm(Group):
+    """What must all be true of a node."""
+
+    match_expressions: list[AnyObject] | None = Field(default=None, min_length=1, max_length=32)
+    """About its labels: key, operator and values, as in a pod's spec. Default: none."""
+    match_fields: list[AnyObject] | None = Field(default=None, min_length=1, max_length=32)
+    """About its fields, such as metadata.name. Default: none."""
+
+
+class NodeSelector(Group):
+    """Which nodes will do."""
+
+    node_selector_terms: list[NodeSelectorTerm] = Field(min_length=1, max_length=32)
+    """Terms of which a node must match one."""
+
+
+class NodeAffinity(Group):
+    """To which nodes pods go."""
+
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+    """What a node must match, beside what the operator asks for. Default: the operator's."""
+    preferred_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
+        default=None, max_length=32
+    )
+    """What nodes are better, as in a pod's spec. Default: none."""
+
+
+class PodAffinity(Group):
+    """Beside which pods, or away from them, pods go."""
+
+    required_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
+        default=None, max_length=32
+    )
+    """What must hold, as in a pod's spec, beside what the operator asks for. Default: the operator's."""
+    preferred_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
+        default=None, max_length=32
+    )
+    """What is better, as in a pod's spec. Default: none."""
+
+
+class Affinity(Group):
+    """Where pods may and should run, beside what the operator asks for."""
+
+    node_affinity: NodeAffinity | None = None
+    """To nodes; also of the pod that prepares model and data. Default: the operator's."""
+    pod_affinity: PodAffinity | None = None
+    """To nodes where certain pods run; of the training pods. Default: none."""
+    pod_anti_affinity: PodAffinity | None = None
+    """Away from nodes where certain pods run; of the training pods. Default: the operator's."""
+
+
 class PodTemplateSpec(Group):
-    """The parts of the training pods that may be set beyond the fields above."""
+    """The parts of the job's pods that may be set beyond the fields above; for pods that are yet to come."""
 
     annotations: dict[LabelKey, str] | None = Field(default=None, max_length=64)
     """Annotations of the pods. Default: none."""
     labels: Labels | None = None
-    """Labels of the pods; those of phitune.dev are the operator's. Default: none."""
-    affinity: AnyObject | None = None
-    """Affinity of the pods, as in a pod's spec.affinity. Default: the operator's."""
+    """Labels of the pods, but none by which operators and controllers find theirs: those of phitune.dev,
+    training.kubeflow.org and batch.kubernetes.io, job-name, controller-uid, app.kubernetes.io/name and
+    app.kubernetes.io/managed-by. Default: none."""
+    affinity: Affinity | None = None
+    """Where the pods may and should run, beside what the operator asks for. Default: the operator's."""
     tolerations: list[Toleration] | None = Field(default=None, max_length=32)
     """Taints that the pods tolerate, beside resources.tolerations. Default: none."""
     scheduler_name: ObjectName | None = None
@@ -329,10 +387,23 @@ class FineTuneJobSpec(Group):
     env: list[EnvVar] | None = Field(default=None, max_length=64, json_schema_extra=keyed("name"))
     """Variables added to the training pods' environment. Default: none."""
     pod_template: PodTemplateSpec | None = None
-    """Annotations, labels, affinity, tolerations and scheduler of the training pods. Default: none."""
+    """Annotations, labels, affinity, tolerations and scheduler of the job's pods. Default: none."""
     resume_from: RelativePath | None = None
-    """A run or a checkpoint on the volume that training starts from, relative to the volume's root. Default:
-    none, training starts from the base model. Cannot be changed."""
+    """Folder of another run, or of one of its checkpoints, relative to the volume's root: training starts
+    with the weights and adapters from there, and with a fresh optimizer and schedule. Default: none, training
+    starts from the base model. Cannot be changed."""
+
+    @property
+    def node_affinity(self) -> NodeAffinity | None:
+        """To which nodes the pods go."""
+        affinity = self.pod_template.affinity if self.pod_template else None
+        return affinity.node_affinity if affinity else None
+
+    @property
+    def tolerations(self) -> list[Toleration]:
+        """The taints that the pods tolerate, wherever the job names them."""
+        of_template = self.pod_template.tolerations if self.pod_template else None
+        return [*(self.resources.tolerations or []), *(of_template or [])]
 
 
 class Metadata(Group):

@@ -7,10 +7,13 @@ from datetime import timedelta
 
 from phitune_operator import names
 from phitune_operator.draft import Draft
+from phitune_operator.fields import seconds
 from phitune_operator.kinds import PYTORCHJOB, Kind, Object, is_terminating
 from phitune_operator.observed import Create, Delete, Observed
 from phitune_operator.policies import gang_end, restart
 from phitune_operator.policies.gang_end import End, Verdict
+from phitune_operator.policies.half_placed import HALF_PLACED, apart, how_it_waits
+from phitune_operator.policies.stall import how_it_stalled
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.render.subject import Subject
 from phitune_operator.status import condition_of, duration_text, flipped_at, is_true
@@ -51,6 +54,17 @@ def follow_or_judge(seen: Observed, gang: Object, draft: Draft) -> None:
     """Say how the gang does, or how it ended."""
     end = gang_end.how_it_ended(gang, seen.gang_pods, num_pods=seen.spec.resources.nodes, now=seen.now)
     if end is None:
+        end = how_it_waits(
+            seen.gang_pods,
+            num_pods=seen.spec.resources.nodes,
+            refused=seen.refusal.message if seen.refusal else "",
+            now=seen.now,
+            grace=seen.settings.placement_grace,
+        )
+    if end is None:
+        limit = timedelta(seconds=seconds(seen.spec.run_policy.stall_timeout))
+        end = how_it_stalled(seen.gang_pods, seen.progress, silence=seen.silence, limit=limit)
+    if end is None:
         follow(seen, draft)
     else:
         judge(seen, draft, end)
@@ -82,7 +96,7 @@ def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
     if is_true(seen.status, names.CONDITION_RESTARTING):
         wait = restart.wait_left(
             ended_at=flipped_at(seen.status, names.CONDITION_RESTARTING),
-            pause=pause_before_next(draft),
+            pause=pause_before_next(seen, draft),
             now=seen.now,
         )
     if wait:
@@ -91,12 +105,15 @@ def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
         start_attempt(seen, subject, draft)
 
 
-def pause_before_next(draft: Draft) -> timedelta:
+def pause_before_next(seen: Observed, draft: Draft) -> timedelta:
     """How long to wait after the end that the condition Restarting tells of."""
     condition = draft.condition(names.CONDITION_RESTARTING)
     if condition.get("reason") in gang_end.FAULT_REASONS:
         return restart.pause_after_fault(counted=int(draft.status.get("restartsCounted") or 0))
-    return restart.pause_after_disruption(in_a_row=disruptions_in_a_row(draft))
+    pause = restart.pause_after_disruption(in_a_row=disruptions_in_a_row(draft))
+    if condition.get("reason") == HALF_PLACED:
+        return apart(pause, uid=seen.uid, attempt=seen.attempt)
+    return pause
 
 
 def disruptions_in_a_row(draft: Draft) -> int:
@@ -193,7 +210,7 @@ def start_over(seen: Observed, draft: Draft, end: End, counted: int) -> None:
     draft.set("phase", "Restarting")
     draft.set_condition(names.CONDITION_RUNNING, False, end.reason, end.message)
     draft.set_condition(names.CONDITION_RESTARTING, True, end.reason, end.message)
-    pause = pause_before_next(draft)
+    pause = pause_before_next(seen, draft)
     when = f" in {duration_text(pause)}" if pause > restart.DISRUPTION_PAUSE else ""
     draft.announce(end.reason, f"attempt {seen.attempt}: {end.message}; starts again{when}", is_warning=True)
     if seen.gang is not None:

@@ -14,7 +14,7 @@ from phitune_operator.defaults import resolve
 from phitune_operator.fields import quantity
 from phitune_operator.observed import Observed
 from phitune_operator.placement import MIB, Placement, choose
-from phitune_operator.policies import claim
+from phitune_operator.policies import claim, room
 from phitune_operator.render.subject import Subject
 from phitune_operator.suitable import check_memory
 from phitune_operator.validate import not_implemented
@@ -94,7 +94,8 @@ def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
         gpus_per_node=resources.gpus_per_node,
         products=resources.gpu_products or (),
         node_selector=resources.node_selector,
-        tolerations=resources.tolerations or (),
+        affinity=seen.spec.node_affinity,
+        tolerations=seen.spec.tolerations,
     )
 
 
@@ -108,6 +109,7 @@ def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, li
     except ValidationError as error:
         raise BlockedError("InvalidSpec", "; ".join(problems_of(error))) from error
     check_memory(resolved.train, resolved.memory, gpu)
+    room.check(resolved.train, seen.spec.storage, seen.claim)
     estimated = f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None
     return resolved.train, resolved.notes, estimated
 

@@ -5,7 +5,7 @@ below; "not published" marks what it does not. A choice that a user may wonder a
 """
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
 from phitune_operator.fields import quantity
@@ -26,10 +26,7 @@ from phitune_trainer.config import (
     Training,
     World,
 )
-from phitune_trainer.memory import Choice, Gpu, choose, setup_of
-
-BF16_FROM: Final = (8, 0)
-"""Compute capability from which bf16 is computed natively."""
+from phitune_trainer.memory import BF16_FROM, GIB, Choice, Gpu, choose, host_bytes, setup_of
 
 FLAG_LEARNING_RATE: Final = 4e-5
 FLAG_EPOCHS: Final = 1
@@ -101,6 +98,7 @@ def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = Non
         method=spec.method,
         freeze_vision=spec.freeze_vision,
         lora=_lora(spec, row),
+        resume_from=spec.resume_from,
         training=_training(spec, row, world, gpu, notes),
         world=world,
         checkpoint=_checkpoint(spec),
@@ -115,6 +113,7 @@ def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = Non
         fitting = {
             "micro_batch_size": memory.setup.micro_batch,
             "gradient_checkpointing": memory.setup.recompute,
+            "offload_optimizer": memory.setup.offload,
         }
         train = train.model_copy(update={"training": train.training.model_copy(update=fitting)})
     return Resolved(train, notes, memory)
@@ -126,12 +125,14 @@ def cpu_request(spec: FineTuneJobSpec) -> str:
     return resources.cpu or str(4 * resources.gpus_per_node or resources.processes_per_node or 1)
 
 
-def memory_limit(spec: FineTuneJobSpec) -> str:
-    """Memory of each pod; at least as much as its shared memory."""
+def memory_limit(spec: FineTuneJobSpec, train: TrainConfig) -> str:
+    """Memory of each pod: at least its shared memory, with room for an optimizer that is not on the GPU."""
     resources = spec.resources
     if resources.memory is not None:
         return resources.memory
-    default = f"{64 * resources.gpus_per_node or 3 * (resources.processes_per_node or 1)}Gi"
+    usual = 64 * resources.gpus_per_node or 3 * (resources.processes_per_node or 1)
+    optimizer = train.world.processes_per_node * host_bytes(setup_of(train))
+    default = f"{usual + -(-optimizer // GIB)}Gi"
     shared = shared_memory(spec)
     return shared if quantity(shared) > quantity(default) else default
 
@@ -227,8 +228,9 @@ def _training(
         schedule=asked.schedule,
         num_crops=asked.num_crops or (VIDEO_CROPS if spec.task == "ucf101" else STILL_CROPS),
         max_length=asked.max_length,
-        packing=bool(asked.packing),
+        packing=asked.packing,
         gradient_checkpointing=_recompute(spec, world),
+        offload_optimizer=asked.offload_optimizer == "always",
         precision=precision,
         attention=_attention(spec, world, gpu, precision, notes),
         seed=asked.seed,
@@ -251,6 +253,8 @@ def _global_batch(spec: FineTuneJobSpec, row: Row, world: World, notes: list[str
 
 def _micro_batch(spec: FineTuneJobSpec, world: World, rank_batch: int) -> int:
     """On CPU. On a GPU the smallest, unless `_fit` knows its memory."""
+    if not spec.training.packing:
+        return 1
     is_small = world.device == "cpu" and spec.model is not None and spec.model.init is not None
     largest = TINY_MICRO_BATCH if is_small else 1
     return max(size for size in range(1, largest + 1) if rank_batch % size == 0)
@@ -276,6 +280,11 @@ def _recompute(spec: FineTuneJobSpec, world: World) -> bool:
     return world.device == "cuda" if asked == "auto" else asked == "always"
 
 
+def _wish(asked: Literal["auto", "always", "never"]) -> bool | None:
+    """None: to be chosen."""
+    return None if asked == "auto" else asked == "always"
+
+
 def _fit(train: TrainConfig, spec: FineTuneJobSpec, gpu: Gpu | None, notes: list[str]) -> Choice | None:
     """Choose batch of a pass and recomputation by the GPU's memory, as far as the job leaves them open."""
     asked, world = spec.training, train.world
@@ -289,10 +298,9 @@ def _fit(train: TrainConfig, spec: FineTuneJobSpec, gpu: Gpu | None, notes: list
         setup_of(train),
         gpu.memory,
         rank_batch=train.training.global_batch_size // world.size,
-        micro_batch=asked.per_device_batch_size,
-        recompute=None
-        if asked.gradient_checkpointing == "auto"
-        else asked.gradient_checkpointing == "always",
+        micro_batch=asked.per_device_batch_size if asked.packing else 1,
+        recompute=_wish(asked.gradient_checkpointing),
+        offload=_wish(asked.offload_optimizer),
     )
     notes.append(f"{gpu.name}{'' if choice.fits else ' is too small'}: {choice.reason}")
     return choice

@@ -9,6 +9,7 @@ from typing import Any
 import kopf
 
 from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, WATCHED, Kind
+from phitune_operator.metrics import Metrics
 from phitune_operator.queue import WorkQueue
 from phitune_operator.store import Store
 
@@ -25,12 +26,13 @@ def settings() -> kopf.OperatorSettings:
     return ours
 
 
-def registry(store: Store, queue: WorkQueue) -> kopf.OperatorRegistry:
+def registry(store: Store, queue: WorkQueue, metrics: Metrics) -> kopf.OperatorRegistry:
     """Return kopf's registry with a handler a watched kind."""
     ours = kopf.OperatorRegistry()
 
     async def on_event(*, event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
         kind: Kind = param
+        metrics.heard(kind)
         key = store.absorb(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
         if key is not None:
             queue.add(key)

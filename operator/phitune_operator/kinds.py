@@ -58,6 +58,7 @@ CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NODE: Final = Kind("", "v1", "nodes", "Node")
 EVENT: Final = Kind("", "v1", "events", "Event")
+LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
 CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, PYTORCHJOB, POD)
 """Kinds that belong to a job, found by their labels."""

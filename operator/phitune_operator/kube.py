@@ -5,6 +5,7 @@ whoever called will look again anyway.
 """
 
 import json
+import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from phitune_operator.kinds import POD, Kind, Object
+from phitune_operator.metrics import Metrics
 from phitune_operator.names import MANAGER
 
 REQUEST_TIMEOUT = 30.0
@@ -19,6 +21,8 @@ REQUEST_TIMEOUT = 30.0
 LIST_PAGE = 500
 """Objects in one answer to a LIST."""
 MERGE_PATCH = "application/merge-patch+json"
+METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
+"""HTTP's word for Kubernetes' verb."""
 
 
 class ApiError(Exception):
@@ -55,11 +59,12 @@ class ApiError(Exception):
 class Kube:
     """A connection to the API server. Close it when done."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, metrics: Metrics) -> None:
         self._api = api
+        self._metrics = metrics
 
     @classmethod
-    async def connect(cls) -> "Kube":
+    async def connect(cls, metrics: Metrics) -> "Kube":
         """Connect with the pod's service account or, outside of a cluster, with KUBECONFIG."""
         settings = client.Configuration()
         try:
@@ -68,7 +73,7 @@ class Kube:
             await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         api = client.ApiClient(settings)
         api.user_agent = MANAGER
-        return cls(api)
+        return cls(api, metrics)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -77,7 +82,7 @@ class Kube:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """Return the object, or None if there is none of that name."""
         try:
-            return await self._json("GET", kind.path(namespace, name))
+            return await self._json("get", kind.path(namespace, name))
         except ApiError as error:
             if error.not_found:
                 return None
@@ -94,7 +99,7 @@ class Kube:
         if fields:
             query["fieldSelector"] = fields
         while True:
-            page = await self._json("GET", f"{kind.path(namespace)}?{urlencode(query)}")
+            page = await self._json("list", f"{kind.path(namespace)}?{urlencode(query)}")
             objects += page.get("items") or []
             token = (page.get("metadata") or {}).get("continue")
             if not token:
@@ -104,20 +109,20 @@ class Kube:
     async def create(self, kind: Kind, obj: Object) -> Object:
         """Create the object; fails with `already_exists` rather than touch one that is there."""
         path = f"{kind.path(obj['metadata']['namespace'])}?{urlencode({'fieldManager': MANAGER})}"
-        return await self._json("POST", path, obj)
+        return await self._json("create", path, obj)
 
     async def merge(
         self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str | None = None
     ) -> Object:
         """Merge the patch into the object; with a resourceVersion in it, only into that version."""
         path = f"{kind.path(namespace, name, subresource)}?{urlencode({'fieldManager': MANAGER})}"
-        return await self._json("PATCH", path, patch, content_type=MERGE_PATCH)
+        return await self._json("patch", path, patch, content_type=MERGE_PATCH)
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
         """Delete the object with this uid, its dependents after it; nothing happens if it is gone."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            await self._json("DELETE", kind.path(namespace, name), options)
+            await self._json("delete", kind.path(namespace, name), options)
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
@@ -125,18 +130,28 @@ class Kube:
     async def pod_log(self, namespace: str, name: str, container: str, *, lines: int) -> str:
         """Return the last lines that the container wrote."""
         query = urlencode({"container": container, "tailLines": lines, "limitBytes": 64 * 1024})
-        data = await self._request("GET", f"{POD.path(namespace, name, 'log')}?{query}")
+        data = await self._request("get", f"{POD.path(namespace, name, 'log')}?{query}")
         return data.decode("utf-8", errors="replace")
 
     async def _json(
-        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+        self, verb: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
     ) -> Object:
-        answer: Object = json.loads(await self._request(method, path, body, content_type=content_type))
+        answer: Object = json.loads(await self._request(verb, path, body, content_type=content_type))
         return answer
 
     async def _request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+        self, verb: str, path: str, body: Any = None, *, content_type: str = "application/json"
     ) -> bytes:
+        began, status = time.monotonic(), 0
+        try:
+            status, data = await self._send(METHODS[verb], path, body, content_type)
+        finally:
+            self._metrics.requested(verb, status, time.monotonic() - began)
+        if not 200 <= status < 300:
+            raise _error_of(status, data)
+        return data
+
+    async def _send(self, method: str, path: str, body: Any, content_type: str) -> tuple[int, bytes]:
         headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             prepared = await self._api.param_serialize(
@@ -146,9 +161,7 @@ class Kube:
             data: bytes = await response.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, "Unreachable", f"the API server did not answer: {error!r}") from error
-        if not 200 <= response.status < 300:
-            raise _error_of(response.status, data)
-        return data
+        return response.status, data
 
 
 def _error_of(status: int, data: bytes) -> ApiError:

@@ -1,7 +1,7 @@
 """`python -m phitune_operator.main`: the process of the operator's image.
 
-One process serves the cluster; the chart runs one replica and never two at once. It ends on SIGTERM or
-SIGINT; what it was doing is picked up by the next.
+One process serves the cluster, the one that holds the Lease; others wait to take its place. It ends on
+SIGTERM or SIGINT; what it was doing is picked up by the next.
 """
 
 import argparse
@@ -10,7 +10,10 @@ import contextlib
 import os
 import re
 import signal
+import socket
+import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, cast
 
 import aiohttp
@@ -19,7 +22,9 @@ import kopf
 from phitune_operator import handlers, health, logs, names
 from phitune_operator.clock import utc_now
 from phitune_operator.kube import ApiError, Kube
+from phitune_operator.leader import Leadership, LeadershipLostError
 from phitune_operator.logs import LOGGER
+from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
 from phitune_operator.observed import HubAccess, Settings
 from phitune_operator.progress import ProgressPoller
@@ -61,9 +66,26 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--health-port",
         type=int,
         default=health.PORT,
-        help="port of /healthz and /readyz (default: %(default)s)",
+        help="port of /healthz, /readyz and /metrics (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lease",
+        default=os.environ.get("PHITUNE_LEASE", ""),
+        metavar="NAMESPACE/NAME",
+        help="work only while holding this Lease, so that several operators may run (PHITUNE_LEASE; default: "
+        "none, be the only one)",
+    )
+    parser.add_argument(
+        "--placement-grace",
+        type=float,
+        default=os.environ.get("PHITUNE_PLACEMENT_GRACE", "60"),
+        metavar="SECONDS",
+        help="how long a gang may hold nodes while some of its pods find none (PHITUNE_PLACEMENT_GRACE; "
+        "default: 60; longer where nodes are added on demand)",
     )
     options = parser.parse_args(argv)
+    if options.lease and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", options.lease):
+        parser.error(f"--lease: must be NAMESPACE/NAME, got {options.lease}")
     if not options.trainer_image:
         parser.error("no trainer image: give --trainer-image or set PHITUNE_TRAINER_IMAGE")
     if options.namespaces is None:
@@ -82,24 +104,47 @@ def hub_access(environment: Mapping[str, str]) -> HubAccess:
     return HubAccess(**told)
 
 
+def identity(environment: Mapping[str, str]) -> str:
+    """Who this process is among those that want the Lease.
+
+    A container that is started again in its pod is the same one, and goes on at once: the pod's name.
+    """
+    return environment.get("PHITUNE_POD") or f"{socket.gethostname()}-{os.getpid()}"
+
+
 async def run(options: argparse.Namespace) -> None:
     """Serve until a signal comes."""
-    probes = health.Health()
+    metrics = Metrics()
+    probes = health.Health(metrics)
     async with contextlib.AsyncExitStack() as stack:
         server = await probes.serve(options.health_port)
         stack.push_async_callback(server.cleanup)
-        kube = await Kube.connect()
+        kube = await Kube.connect(metrics)
         stack.push_async_callback(kube.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         store, queue = Store(), WorkQueue()
+        metrics.watch(store, queue)
         observer = Observer(
             kube,
             store,
             ProgressPoller(session),
-            Settings(trainer_image=options.trainer_image, hub=hub_access(os.environ)),
+            Settings(
+                trainer_image=options.trainer_image,
+                hub=hub_access(os.environ),
+                placement_grace=timedelta(seconds=options.placement_grace),
+            ),
         )
-        reconciler = Reconciler(kube, store, queue, observer, clock=utc_now)
+        reconciler = Reconciler(kube, store, queue, observer, metrics, clock=utc_now)
         resync = Resync(kube, store, queue, options.namespaces)
+        if options.lease:
+            namespace, _, name = options.lease.partition("/")
+            leadership = Leadership(kube, namespace, name, identity(os.environ))
+            if not await is_done_before_signal(leadership.acquire(probes.standby)):
+                LOGGER.info("stopped while another one worked")
+                return
+            probes.leading()
+            stack.push_async_callback(leadership.release)
+            await stack.enter_async_context(leadership.kept())
         if not await is_done_before_signal(see_cluster(resync)):
             LOGGER.info("stopped before the cluster could be read")
             return
@@ -111,7 +156,7 @@ async def run(options: argparse.Namespace) -> None:
             mine = [tasks.create_task(work(queue, reconciler.look)) for _ in range(NUM_WORKERS)]
             mine.append(tasks.create_task(resync.run()))
             await kopf.operator(
-                registry=handlers.registry(store, queue),
+                registry=handlers.registry(store, queue, metrics),
                 settings=handlers.settings(),
                 standalone=True,
                 # Only peering uses it; without it kopf asks for the user's name, and a pod's user has none.
@@ -161,7 +206,11 @@ def main() -> None:
     """Run the operator as the command line and the environment say."""
     options = parse_arguments()
     logs.set_up(options.log_level)
-    asyncio.run(run(options))
+    try:
+        asyncio.run(run(options))
+    except* LeadershipLostError as lost:
+        LOGGER.error("%s; ending, so that only one works", lost.exceptions[0])
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ earlier pass made, and `MAX_JOB_NAME` leaves room for the longest of them.
 from typing import Final
 
 GROUP: Final = "phitune.dev"
+TRAINING_OPERATOR_GROUP: Final = "training.kubeflow.org"
+"""Of the labels by which the Kubeflow training-operator finds its pods."""
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 KIND: Final = "FineTuneJob"

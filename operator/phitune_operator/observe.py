@@ -97,12 +97,14 @@ class Observer:
             gangs, pods = self._mine(PYTORCHJOB, key, raw), self._pods(key, raw)
             seen = replace(seen, gangs=tuple(gangs), pods=tuple(view(pod) for pod in pods))
         seen = replace(seen, pods=await self._with_node_and_log(seen))
+        progress, silence = await self._progress(seen)
         return replace(
             seen,
             claim=await self._claim(seen),
             nodes=await self._nodes(seen),
             refusal=await self._why_no_pods(seen),
-            progress=await self._progress(seen),
+            progress=progress,
+            silence=silence,
         )
 
     def _read(self, key: Key, raw: Object) -> tuple[FineTuneJob | None, tuple[str, ...]]:
@@ -218,11 +220,11 @@ class Observer:
         events = await self._kube.list(EVENT, seen.key.namespace, fields=fields)
         return _newest_refusal(events)
 
-    async def _progress(self, seen: Observed) -> ProgressReport | None:
+    async def _progress(self, seen: Observed) -> tuple[ProgressReport | None, timedelta | None]:
         rank_zero = next((pod for pod in seen.gang_pods if pod.is_rank_zero), None)
         if rank_zero is None or rank_zero.has_ended or not rank_zero.address or rank_zero.phase != "Running":
-            return None
-        return await self._poller.poll(seen.key, rank_zero.address, at_most_every=POLL / 2)
+            return None, None
+        return await self._poller.poll(seen.key, rank_zero.uid, rank_zero.address, at_most_every=POLL / 2)
 
 
 def is_between_gangs(seen: Observed) -> bool:

@@ -1,7 +1,7 @@
 """Everything that is known about one job at one moment: what `observe` gathers and `plan` decides on."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from phitune_operator import names
@@ -34,6 +34,8 @@ class Settings:
     trainer_image: str
     """Image of a job that names none."""
     hub: HubAccess = field(default_factory=HubAccess)
+    placement_grace: timedelta = timedelta(minutes=1)
+    """How long a gang may hold nodes while some of its pods find none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Observed:
     """The last write of this job that was refused, until one succeeds."""
     progress: ProgressReport | None = None
     """What rank 0 answered last."""
+    silence: timedelta | None = None
+    """How long rank 0 has had nothing new to say; None where that is not known."""
 
     @property
     def key(self) -> Key:

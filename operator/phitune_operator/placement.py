@@ -6,9 +6,10 @@ Pure: nodes come in as data. The labels are those of GPU feature discovery.
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from phitune_operator import names
-from phitune_operator.api import Toleration
+from phitune_operator.api import NodeAffinity, Toleration
 from phitune_operator.blocked import BlockedError
 from phitune_operator.kinds import Object, labels_of, name_of
 from phitune_trainer.memory import Gpu, find_gpu
@@ -116,6 +117,7 @@ def choose(
     gpus_per_node: int,
     products: Sequence[str] = (),
     node_selector: Mapping[str, str] | None = None,
+    affinity: NodeAffinity | None = None,
     tolerations: Sequence[Toleration] = (),
 ) -> Placement:
     """Choose the product that the gang runs on.
@@ -128,10 +130,11 @@ def choose(
     if gpus_per_node == 0:
         return Placement(reason="CPU, because gpusPerNode is 0")
     wanted = node_selector or {}
+    is_selected = bool(wanted) or affinity is not None
     groups: dict[str, list[Node]] = defaultdict(list)
     kept_out: list[str] = []
     for node in nodes:
-        if not wanted.items() <= node.labels.items():
+        if not wanted.items() <= node.labels.items() or not _is_wanted(node, affinity):
             continue
         if obstacle := _obstacle(node, tolerations):
             kept_out.append(f"{node.name} ({obstacle})")
@@ -149,8 +152,34 @@ def choose(
                 reason=_reason(product, products, len(fitting), gpus_per_node),
             )
     raise BlockedError(
-        "NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, bool(wanted), kept_out)
+        "NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, is_selected, kept_out)
     )
+
+
+def _is_wanted(node: Node, affinity: NodeAffinity | None) -> bool:
+    """Whether the node meets what is required of it, as the scheduler will judge it.
+
+    What cannot be judged here (fields of nodes, operators that compare numbers) is taken to be met.
+    """
+    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+    return required is None or any(
+        all(_meets(node, one) for one in term.match_expressions or [])
+        for term in required.node_selector_terms
+    )
+
+
+def _meets(node: Node, expression: Mapping[str, Any]) -> bool:
+    value, values = node.labels.get(str(expression.get("key"))), expression.get("values")
+    match expression.get("operator"):
+        case "In" if isinstance(values, list):
+            return value in values
+        case "NotIn" if isinstance(values, list):
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return True
 
 
 def _least_memory(nodes: Sequence[Node]) -> int | None:
@@ -196,7 +225,7 @@ def _refusal(
         f"{len(group)} node(s) with {max(node.num_gpus for node in group)}x {product or 'unlabelled GPU'}"
         for product, group in sorted(groups.items())
     ]
-    where = "nodes that spec.resources.nodeSelector selects have" if selected else "cluster has"
+    where = "nodes that nodeSelector and affinity select have" if selected else "cluster has"
     others = f"; not counted: {', '.join(sorted(kept_out)[:MAX_NAMED])}" if kept_out else ""
     if len(kept_out) > MAX_NAMED:
         others += f" and {len(kept_out) - MAX_NAMED} more"

@@ -47,6 +47,10 @@ class PodView:
     """Why its container cannot be made, such as a secret that is not there, or empty."""
     unschedulable: str
     """Why no node takes the pod, or empty."""
+    unschedulable_since: datetime | None
+    """When that was first said; None if a node has it, is being cleared for it, or nothing is known yet."""
+    scheduled_at: datetime | None
+    """When it got its node; None before."""
     report: EndReport | None
     log_tail: tuple[str, ...] = ()
     """Last lines of its log; read only for a pod that ended without last words."""
@@ -81,6 +85,7 @@ def view(pod: Object) -> PodView:
     ended = _ended_container(status)
     phase = str(status.get("phase", "Pending"))
     scheduled = conditions.get("PodScheduled", {})
+    is_refused = scheduled.get("status") == "False" and phase == "Pending"
     disrupted = conditions.get("DisruptionTarget", {})
     attempt = labels.get(names.LABEL_ATTEMPT, "")
     return PodView(
@@ -101,10 +106,14 @@ def view(pod: Object) -> PodView:
         disruption=str(disrupted.get("reason", "")) if disrupted.get("status") == "True" else "",
         bad_image=_bad_image(status),
         bad_config=_bad_config(status),
-        unschedulable=(
-            clean(str(scheduled.get("message", "")))
-            if scheduled.get("status") == "False" and phase == "Pending"
-            else ""
+        unschedulable=clean(str(scheduled.get("message", ""))) if is_refused else "",
+        unschedulable_since=(
+            from_text(scheduled.get("lastTransitionTime"))
+            if is_refused and not status.get("nominatedNodeName")
+            else None
+        ),
+        scheduled_at=(
+            from_text(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None
         ),
         report=read_end(str(ended.get("message", ""))),
     )

@@ -1,6 +1,8 @@
 """Asks rank 0 how far it is. It is not trusted: time and size are bounded, the answer is read strictly."""
 
 import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import aiohttp
 
@@ -12,31 +14,68 @@ TIMEOUT = 2.0
 """Seconds that one answer may take."""
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """What one pod has said so far; times are those of the event loop, which no change of the clock moves."""
+
+    pod: tuple[str, str]
+    """Uid and address."""
+    asked_at: float
+    report: ProgressReport | None = None
+    alive_at: float | None = None
+    """When it last showed life, or nobody could tell; None before a connection was made."""
+    num_silent: int = 0
+    """How often it was asked since, and had nothing new to say."""
+
+    def after(self, answer: ProgressReport | None) -> "_Heard":
+        """What is known after one more question, whose connection was made; None: it was not answered."""
+        is_new = answer is not None and (self.report is None or answer.updated_at != self.report.updated_at)
+        if is_new or self.alive_at is None:
+            return replace(self, report=answer or self.report, alive_at=self.asked_at, num_silent=0)
+        return replace(self, report=answer or self.report, num_silent=self.num_silent + 1)
+
+
+class UnreachableError(Exception):
+    """No connection was made."""
+
+
 class ProgressPoller:
     """Polls /progress, no more often than told. Between polls, and without an answer, the last one stands."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._last: dict[Key, tuple[str, float, ProgressReport | None]] = {}
+        self._heard: dict[Key, _Heard] = {}
 
     def forget(self, key: Key) -> None:
         """Drop the last answer of a job."""
-        self._last.pop(key, None)
+        self._heard.pop(key, None)
 
-    async def poll(self, key: Key, address: str, *, at_most_every: float) -> ProgressReport | None:
-        """Return what rank 0 at this address said last; None if it has not said anything yet."""
-        now = asyncio.get_running_loop().time()
-        known_address, asked_at, report = self._last.get(key, ("", 0.0, None))
-        if address == known_address and now - asked_at < at_most_every:
-            return report
-        answer = await self._ask(address)
-        report = answer or (report if address == known_address else None)
-        self._last[key] = (address, now, report)
-        return report
+    async def poll(
+        self, key: Key, uid: str, address: str, *, at_most_every: float
+    ) -> tuple[ProgressReport | None, timedelta | None]:
+        """Return what rank 0, a pod of this uid and address, said last, and how long it has been silent.
+
+        None where it has not said anything yet. Silent is who can be reached, and says nothing new when asked
+        twice: a network that keeps the operator out is nobody's silence.
+        """
+        clock = asyncio.get_running_loop().time
+        known = self._heard.get(key)
+        if known is None or known.pod != (uid, address):
+            known = _Heard((uid, address), float("-inf"))
+        if clock() - known.asked_at >= at_most_every:
+            known = replace(known, asked_at=clock())
+            try:
+                known = known.after(await self._ask(address))
+            except UnreachableError:
+                known = replace(known, alive_at=None, num_silent=0)
+            self._heard[key] = known
+        if known.alive_at is None or known.num_silent < 2:
+            return known.report, None
+        return known.report, timedelta(seconds=clock() - known.alive_at)
 
     async def _ask(self, address: str) -> ProgressReport | None:
         host = f"[{address}]" if ":" in address else address
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT, sock_connect=TIMEOUT / 2)
         try:
             url = f"http://{host}:{PROGRESS_PORT}/progress"
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
@@ -46,5 +85,7 @@ class ProgressPoller:
                 while len(body) <= MAX_BYTES and (more := await answer.content.read(MAX_BYTES)):
                     body += more
                 return read_progress(body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UnreachableError from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None  # still loading, busy, or going away: the next poll tells
+            return None  # busy, or going away: the next poll tells

@@ -32,6 +32,11 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._due)
 
+    def depth(self) -> int:
+        """Return how many jobs are due and wait for their turn."""
+        now = asyncio.get_running_loop().time()
+        return sum(due <= now for due in self._due.values())
+
     def add(self, key: Key, *, after: float = 0.0) -> None:
         """Ask for a look at the job in so many seconds, or earlier if that was asked for already."""
         due = asyncio.get_running_loop().time() + after

@@ -1,6 +1,7 @@
 """One look at one job: observe, plan, write. Every trigger ends here; it is safe to run at any time."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from phitune_operator.apply import announce, carry_out, write_status
 from phitune_operator.kinds import Key
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.logs import of_job
+from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Action, Create, Observed, Plan
 from phitune_operator.plan import plan
@@ -21,20 +23,29 @@ class Reconciler:
     """Brings jobs one step closer to what they ask for, and asks the queue for the next step."""
 
     def __init__(
-        self, kube: Kube, store: Store, queue: WorkQueue, observer: Observer, *, clock: Callable[[], datetime]
+        self,
+        kube: Kube,
+        store: Store,
+        queue: WorkQueue,
+        observer: Observer,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
     ) -> None:
         self._kube = kube
         self._store = store
         self._queue = queue
         self._observer = observer
+        self._metrics = metrics
         self._clock = clock
 
     async def look(self, key: Key) -> None:
         """Do one pass and schedule the next; never raises. What failed is tried again, later each time."""
-        log = of_job(key)
+        log, began, outcome = of_job(key), time.monotonic(), "done"
         try:
             look_again = await self.reconcile(key)
         except ApiError as error:
+            outcome = "conflict" if error.conflict else "error"
             pause = self._queue.retry(key)
             log.log(
                 logging.DEBUG if error.conflict else logging.WARNING,
@@ -43,11 +54,13 @@ class Reconciler:
                 pause,
             )
         except Exception:
+            outcome = "error"
             pause = self._queue.retry(key)
             log.exception("unexpected error; looking again in %.1f s", pause)
         else:
             if look_again is not None:
                 self._queue.add(key, after=look_again)
+        self._metrics.reconciled(outcome, time.monotonic() - began)
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; returns in how many seconds time alone asks for another. Raises ApiError."""
@@ -76,6 +89,7 @@ class Reconciler:
     async def _say(self, seen: Observed, todo: Plan) -> None:
         """Write the status if it differs, and then the Events that belong to the change."""
         if await write_status(self._kube, self._store, seen.raw, todo.status):
+            self._metrics.status_written(seen.status, todo.status)
             await announce(self._kube, seen.raw, todo.announcements, now=seen.now)
 
     def _log(self, seen: Observed, todo: Plan) -> None:

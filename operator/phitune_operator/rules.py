@@ -177,6 +177,18 @@ _GLOBAL_BATCH: Final = Rule(
     explain=_batch_message,
 )
 
+_OUR_LABELS: Final = (
+    f"{names.GROUP}/",
+    f"{names.TRAINING_OPERATOR_GROUP}/",
+    "batch.kubernetes.io/",
+    "job-name",
+    "controller-uid",
+    names.LABEL_NAME,
+    names.LABEL_MANAGED_BY,
+)
+"""Beginnings of the keys by which operators find their pods."""
+_OURS_CEL: Final = " || ".join(f"key.startsWith('{prefix}')" for prefix in _OUR_LABELS)
+
 _METADATA_NAME: Final = Rule(
     at="",
     field="metadata.name",
@@ -279,6 +291,23 @@ RULES: Final[list[Rule]] = [
         message="fp16 needs GPUs; use fp32 or bf16, or set spec.resources.gpusPerNode",
     ),
     _only_when(
+        "training.perDeviceBatchSize",
+        "(self.training.packing || self.training.perDeviceBatchSize == 1)",
+        lambda spec: get(spec, "training.packing") or get(spec, "training.perDeviceBatchSize") == 1,
+        "must be 1 with spec.training.packing: false, where every sample is a pass of its own",
+    ),
+    Rule(
+        at="spec",
+        field="training.offloadOptimizer",
+        cel="self.training.offloadOptimizer != 'always' || "
+        "(self.method == 'full' && self.resources.gpusPerNode > 0)",
+        holds=lambda spec: (
+            get(spec, "training.offloadOptimizer") != "always"
+            or (spec["method"] == "full" and get(spec, "resources.gpusPerNode") > 0)
+        ),
+        message="always is for method full on GPUs, which alone has state to take off them; use auto",
+    ),
+    _only_when(
         "resources.processesPerNode",
         "self.resources.gpusPerNode == 0",
         lambda spec: get(spec, "resources.gpusPerNode") == 0,
@@ -312,11 +341,19 @@ RULES: Final[list[Rule]] = [
         at="spec",
         field="podTemplate.labels",
         cel="!has(self.podTemplate) || !has(self.podTemplate.labels) || "
-        f"!self.podTemplate.labels.exists(key, key.startsWith('{names.GROUP}/'))",
+        f"!self.podTemplate.labels.exists(key, {_OURS_CEL})",
         holds=lambda spec: (
-            not any(key.startswith(f"{names.GROUP}/") for key in get(spec, "podTemplate.labels") or {})
+            not any(key.startswith(_OUR_LABELS) for key in get(spec, "podTemplate.labels") or {})
         ),
-        message=f"labels of {names.GROUP} are the operator's",
+        message=f"labels that begin with {', '.join(_OUR_LABELS)} are those of operators and controllers",
+    ),
+    Rule(
+        at="spec.podTemplate.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+        ".nodeSelectorTerms[*]",
+        field="matchExpressions",
+        cel="has(self.matchExpressions) || has(self.matchFields)",
+        holds=lambda term: "matchExpressions" in term or "matchFields" in term,
+        message="this or matchFields is needed: an empty term matches no node",
     ),
     *_toleration_rules("spec.resources.tolerations[*]"),
     *_toleration_rules("spec.podTemplate.tolerations[*]"),

@@ -44,12 +44,13 @@ def check_memory(train: TrainConfig, memory: Choice | None, gpu: Gpu) -> None:
         f"{remedy.change} (about {gib(remedy.estimate.total)} GiB)"
         for remedy in what_would_fit(train, memory, gpu)
     ]
+    on_host = " and the optimizer on the host" if memory.setup.offload else ""
     by_fields = f"One of these alone would let it fit: {', '.join(found)}. " if found else ""
     raise BlockedError(
         "DoesNotFit",
         f"spec.resources: {gpu.name} has {gib(memory.memory)} GiB, and the smallest pass, of 1 sample with "
-        f"activations recomputed, takes about {gib(least)} GiB. {by_fields}Larger GPUs are another way "
-        "(spec.resources.gpuProducts)",
+        f"activations recomputed{on_host}, takes about {gib(least)} GiB. {by_fields}Larger GPUs are another "
+        "way (spec.resources.gpuProducts)",
     )
 
 

@@ -54,15 +54,7 @@ def read_job(document: object) -> FineTuneJob:
 
 def not_implemented(job: FineTuneJob) -> list[str]:
     """Full paths of the fields that ask for what this version does not do yet."""
-    spec = job.spec
-    asked: dict[str, bool] = {
-        "spec.training.packing": spec.training.packing is True,
-        "spec.runPolicy.stallTimeout": spec.run_policy.stall_timeout is not None,
-        "spec.queueName": spec.queue_name is not None,
-        "spec.podTemplate": spec.pod_template is not None,
-        "spec.resumeFrom": spec.resume_from is not None,
-    }
-    return [path for path, is_asked in asked.items() if is_asked]
+    return ["spec.queueName"] if job.spec.queue_name is not None else []
 
 
 def _check(document: object) -> tuple[FineTuneJob | None, list[Problem]]:

@@ -10,7 +10,7 @@ import pytest
 from harness.cluster import OPERATOR_NAMESPACE, Object
 from harness.incarnations import incarnations
 from harness.jobs import finetunejob, long_enough_to_disturb
-from harness.kill import kill_a_rank, kill_container
+from harness.kill import hang_a_rank, kill_a_rank, kill_container
 from harness.lab import Lab, last_words
 
 pytestmark = pytest.mark.timeout(600)
@@ -57,6 +57,21 @@ def test_killed_worker_brings_the_whole_gang_back(lab: Lab, kill: Callable[[Lab,
     assert {proof["steps"] for proof in proofs} == {60 - resumed_at}, (
         "no step is trained twice by the same gang"
     )
+
+
+def test_gang_that_hangs_is_restarted_and_goes_on_from_its_checkpoint(lab: Lab) -> None:
+    lab.apply(finetunejob("hanging", long_enough_to_disturb({"runPolicy": {"stallTimeout": "20s"}})))
+    lab.wait_for_checkpoint("hanging")
+
+    hang_a_rank(lab, worker(lab, "hanging")["metadata"]["name"])
+    status = lab.wait_for_phase("hanging", "Succeeded", timeout=420)
+
+    assert (status["attempt"], status["restarts"], status["progress"]["step"]) == (2, 1, 60)
+    told = dict(lab.events("hanging"))["Stalled"]
+    assert "no sign of life for" in told
+    assert "stallTimeout is 20s" in told
+    before, after = incarnations(lab, "hanging")
+    assert before["last"] - after["start"]["from"]["step"] <= SAVE_INTERVAL
 
 
 def kill_operator(lab: Lab) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cluster import Object
 from harness.jobs import finetunejob
-from harness.lab import Lab, last_words
+from harness.lab import Lab, helper_pod, last_words
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -56,3 +56,27 @@ def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
     files = lab.on_claim(status["artifacts"]["claim"], look).split()
     assert "adapter_config.json" in files
     assert "adapter_model.safetensors" in files
+
+
+def test_gang_with_half_of_its_nodes_is_taken_back_and_trains_once_there_is_room(lab: Lab) -> None:
+    node, *_ = lab.cluster.list("nodes", lab.namespace)
+    share = f"{int(0.6 * cores(node['status']['allocatable']['cpu']) * 1000)}m"
+    occupant = helper_pod("occupant", "", lab.trainer_image, "import time; time.sleep(600)")
+    occupant["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
+    (container,) = occupant["spec"]["containers"]
+    container |= {"resources": {"requests": {"cpu": share}}, "volumeMounts": []}
+    lab.apply(occupant)
+    lab.apply(finetunejob("halved", {"resources": {"cpu": share}}))
+
+    def taken_back() -> bool:
+        return "HalfPlaced" in dict(lab.events("halved"))
+
+    lab.wait("end of the half-placed gang", taken_back, timeout=180)
+    assert "only 1 of 2 pods found a node within 1m" in dict(lab.events("halved"))["HalfPlaced"]
+    lab.cluster.kubectl("delete", "pod", "occupant", "-n", lab.namespace, "--grace-period", "1")
+    status = lab.wait_for_phase("halved", "Succeeded", timeout=300)
+    assert status["restartsCounted"] == 0
+
+
+def cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)

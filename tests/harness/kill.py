@@ -1,4 +1,4 @@
-"""Killing processes of pods with SIGKILL, as an out-of-memory killer or a crash would."""
+"""Killing processes of pods as an out-of-memory killer or a crash would, and making them hang."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import pytest
 from harness.cluster import Object
 from harness.lab import Lab
 
-KILL_ONE_RANK = """
-import os, pathlib, signal
+SIGNAL_ONE_RANK = """
+import os, pathlib, sys
 ranks = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
          if b"phitune_trainer.train" in path.read_bytes() and int(path.parent.name) != os.getpid()]
-os.kill(max(ranks), signal.SIGKILL)
+os.kill(max(ranks), int(sys.argv[1]))
 print(len(ranks))
 """
 
 
 def kill_a_rank(lab: Lab, pod: str) -> None:
     """Kill one training process in a pod; its launcher lives on to report it."""
-    assert int(lab.exec_python(pod, KILL_ONE_RANK)) > 0
+    assert int(lab.exec_python(pod, SIGNAL_ONE_RANK, str(signal.SIGKILL.value))) > 0
+
+
+def hang_a_rank(lab: Lab, pod: str) -> None:
+    """Stop one training process in a pod for good, without an end that anybody could notice."""
+    assert int(lab.exec_python(pod, SIGNAL_ONE_RANK, str(signal.SIGSTOP.value))) > 0
 
 
 def kill_container(lab: Lab, pod: Object) -> None:

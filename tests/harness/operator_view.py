@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.jobs import finetunejob
+from harness.jobs import SMALL, finetunejob, merged
 from phitune_operator import names
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import Object
@@ -37,8 +37,11 @@ H100 = tuple(
 
 
 def observed(spec: Mapping[str, Any] | None = None, status: Object | None = None, **more: Any) -> Observed:
-    """A small job of two pods on CPU at noon; `spec` is laid over it, `more` are fields of Observed."""
-    raw = finetunejob("digits", spec)
+    """A small job of two pods on CPU at noon, on a volume for large ones; `spec` is laid over it.
+
+    `more` are fields of Observed.
+    """
+    raw = finetunejob("digits") | {"spec": merged(merged(SMALL, {"storage": {"size": "1Ti"}}), spec or {})}
     raw["metadata"] |= {"namespace": "team", "uid": UID, "generation": 1, "resourceVersion": "7"}
     job = read_job({**raw, "metadata": {"name": "digits"}})
     if status is not None:

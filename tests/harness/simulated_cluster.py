@@ -263,7 +263,8 @@ class SimulatedCluster:
 
     def _start(self, pod: Object) -> None:
         ready = [{"type": "Ready", "status": "True"}]
-        self.change(pod, lambda obj: obj.update(status={"phase": "Running", "conditions": ready}))
+        status = {"phase": "Running", "podIP": "10.0.0.1", "conditions": ready}
+        self.change(pod, lambda obj: obj.update(status=status))
 
     def end(self, pod: Object, code: int) -> None:
         """A pod's process ends by itself."""

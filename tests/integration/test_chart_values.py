@@ -53,7 +53,7 @@ def test_every_value_has_a_comment_and_a_schema() -> None:
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        pytest.param("replicas=2", "replicas", id="unknown at the top"),
+        pytest.param("replica=2", "replica", id="unknown at the top"),
         pytest.param('image.name="x"', "name", id="unknown in a group"),
         pytest.param('image.pullPolicy="Sometimes"', "pullPolicy", id="not one of the choices"),
         pytest.param('image.digest="abc"', "digest", id="not a digest"),
@@ -68,14 +68,14 @@ def test_wrong_value_is_refused_by_name(cluster: Cluster, setting: str, named: s
 
 def test_trainer_image_reaches_the_operator(cluster: Cluster) -> None:
     (container,) = pod_spec(rendered(cluster, 'trainer.image="registry.example/trainer:9"'))["containers"]
-    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
     assert env["PHITUNE_TRAINER_IMAGE"] == "registry.example/trainer:9"
 
 
 def test_way_to_the_hub_reaches_the_operator(cluster: Cluster) -> None:
     settings = ['hub.endpoint="https://mirror"', 'hub.proxy="http://proxy:1"', 'hub.noProxy=".cluster"']
     (container,) = pod_spec(rendered(cluster, *settings, 'hub.caConfigMap="ca"'))["containers"]
-    env = {variable["name"]: variable["value"] for variable in container["env"]}
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
     assert hub_access(env) == HubAccess(
         endpoint="https://mirror", proxy="http://proxy:1", no_proxy=".cluster", ca_config_map="ca"
     )
@@ -105,9 +105,20 @@ def test_places_and_pull_secrets_reach_the_pod(cluster: Cluster) -> None:
     assert spec["priorityClassName"] == "high"
 
 
+def test_every_operator_of_a_release_waits_for_the_lease_that_its_role_names(cluster: Cluster) -> None:
+    objects = rendered(cluster, "replicas=2")
+    assert one(objects, "Deployment")["spec"]["replicas"] == 2
+    (container,) = pod_spec(objects)["containers"]
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    _, rule = one(objects, "Role")["rules"]
+    assert env["PHITUNE_LEASE"] == f"phitune-system/{rule['resourceNames'][0]}"
+
+
 def test_list_of_namespaces_limits_the_rights_to_them(cluster: Cluster) -> None:
     objects = rendered(cluster, 'namespaces=["a","b"]')
-    roles = [found for found in objects if found["kind"] == "Role"]
+    roles = [
+        found for found in objects if found["kind"] == "Role" and "-lease" not in found["metadata"]["name"]
+    ]
     assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
     cluster_wide = {
         resource for rule in one(objects, "ClusterRole")["rules"] for resource in rule["resources"]

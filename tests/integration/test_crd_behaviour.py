@@ -167,6 +167,7 @@ def test_fixed_field_cannot_be_removed(cluster: Cluster, namespace: str, path: s
         "image": "example.com/trainer:2",
         "env": [{"name": "A"}],
         "queueName": "team",
+        "runPolicy.stallTimeout": "5m",
         "podTemplate.schedulerName": "volcano",
     }.items(),
 )

@@ -13,8 +13,9 @@ from kubernetes import client
 
 from harness.cluster import REPOSITORY, Cluster, CommandError
 from harness.crd import installed_crd
-from harness.documents import ACCEPTED, REFUSED, Refused, job
+from harness.documents import ACCEPTED, Refused, job
 from harness.fuzz import documents
+from harness.refused import REFUSED
 from phitune_operator.validate import validate
 
 pytestmark = pytest.mark.usefixtures("crd")

@@ -12,7 +12,7 @@ import pytest
 
 from phitune_trainer.memory import Setup, estimate
 from phitune_trainer.model_config import full_config, rope_factors
-from trainerbench.tracked_memory import page, shape_of, tracked_peak
+from trainerbench.tracked_memory import page, tracked_peak
 
 pytestmark = pytest.mark.filterwarnings("ignore:Expected a tensor or a traceable wrapper-subclass")
 
@@ -47,7 +47,7 @@ LORA = {"method": "lora", "lora_rank": 16}
 )
 def test_estimate_is_within_a_tenth_of_what_torch_counts(asked: dict[str, Any]) -> None:
     sample, content = page(CONFIG, text_tokens=100, label_tokens=20)
-    setup = Setup(**{"recompute": False, "ranks": 4, "shape": shape_of(CONFIG), "content": content, **asked})
+    setup = Setup(**{"recompute": False, "ranks": 4, "model": CONFIG, "content": content, **asked})
     estimated = estimate(setup)
-    tracked = tracked_peak(CONFIG, setup, sample)
+    tracked = tracked_peak(setup, sample)
     assert estimated.tensors - estimated.buffers == pytest.approx(tracked, rel=0.1)

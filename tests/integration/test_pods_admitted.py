@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object, run
+from harness.jobs import finetunejob
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 PHITUNE = [sys.executable, "-m", "phitune_cli.main"]
@@ -67,6 +68,31 @@ def test_every_pod_of_an_example_is_admitted(cluster: Cluster, namespace: str, f
     templates = [template for found in rendered(file, namespace) for template in pod_templates(found)]
     assert len(templates) >= 2, "one to prepare, one or more to train"
     for template in templates:
+        admit(cluster, namespace, template)
+
+
+def test_every_wish_of_a_pod_template_is_taken(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    when = "DuringSchedulingIgnoredDuringExecution"
+    zone = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+    beside = {"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "cache"}}}
+    pods = {f"required{when}": [beside], f"preferred{when}": [{"weight": 1, "podAffinityTerm": beside}]}
+    nodes = {
+        f"required{when}": {"nodeSelectorTerms": [zone]},
+        f"preferred{when}": [{"weight": 1, "preference": zone}],
+    }
+    wishes = {
+        "labels": {"team": "x"},
+        "annotations": {"example.com/note": "anything at all"},
+        "affinity": {"nodeAffinity": nodes, "podAffinity": pods, "podAntiAffinity": pods},
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
+        "schedulerName": "volcano",
+    }
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(finetunejob("wishes", {"podTemplate": wishes})))
+    objects = rendered(file, namespace)
+    for found in objects:
+        cluster.kubectl("create", "--dry-run=server", "-n", namespace, "-f", "-", stdin=json.dumps(found))
+    for template in (template for found in objects for template in pod_templates(found)):
         admit(cluster, namespace, template)
 
 

@@ -44,7 +44,8 @@ class End:
     pod: PodView | None = None
 
 
-FAULT_REASONS = frozenset({"Fault", "OutOfMemory", "LeftUnasked"})
+STALLED = "Stalled"
+FAULT_REASONS = frozenset({"Fault", "OutOfMemory", "LeftUnasked", STALLED})
 """Reasons of the ends whose verdict is FAULT."""
 
 

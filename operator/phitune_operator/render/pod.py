@@ -6,7 +6,9 @@ Pods hold no API credentials, write only to the volume and to memory, and pass P
 from typing import Any
 
 from phitune_operator import names
+from phitune_operator.api import PodTemplateSpec
 from phitune_operator.kinds import Object
+from phitune_operator.render.affinity import REQUIRED, affinity
 from phitune_operator.render.subject import Subject
 
 NODE_LOSS_TOLERATION_SECONDS = 5
@@ -16,8 +18,16 @@ SCRATCH_SIZE = "10Gi"
 """Upper bound of what a pod writes there."""
 
 
-def pod_template(subject: Subject, container: Object, *, labels: dict[str, str], affinity: Object) -> Object:
-    """Return a pod template around one container; `affinity` is added to the choice of GPU nodes."""
+def pod_template(
+    subject: Subject,
+    container: Object,
+    *,
+    labels: dict[str, str],
+    anti_affinity: Object | None = None,
+    is_gang: bool = False,
+) -> Object:
+    """Return a pod template around one container; `anti_affinity` keeps the pods of a gang apart."""
+    theirs = subject.spec.pod_template or PodTemplateSpec()
     spec: Object = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -45,9 +55,15 @@ def pod_template(subject: Subject, container: Object, *, labels: dict[str, str],
         spec["priorityClassName"] = resources.priority_class_name
     if subject.spec.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret.name} for secret in subject.spec.image_pull_secrets]
-    if both := {**_product_affinity(subject), **affinity}:
-        spec["affinity"] = both
-    return {"metadata": {"labels": labels}, "spec": spec}
+    ours = {"nodeAffinity": _on_product(subject), "podAntiAffinity": anti_affinity or {}}
+    if wishes := affinity(ours, theirs.affinity, is_gang=is_gang):
+        spec["affinity"] = wishes
+    if theirs.scheduler_name is not None:
+        spec["schedulerName"] = theirs.scheduler_name
+    metadata: Object = {"labels": {**(theirs.labels or {}), **labels}}
+    if theirs.annotations:
+        metadata["annotations"] = dict(theirs.annotations)
+    return {"metadata": metadata, "spec": spec}
 
 
 def container(
@@ -88,8 +104,7 @@ def container(
 
 def _tolerations(subject: Subject) -> list[Object]:
     theirs = [
-        toleration.model_dump(by_alias=True, exclude_none=True)
-        for toleration in subject.spec.resources.tolerations or []
+        toleration.model_dump(by_alias=True, exclude_none=True) for toleration in subject.spec.tolerations
     ]
     ours = [
         {
@@ -103,14 +118,8 @@ def _tolerations(subject: Subject) -> list[Object]:
     return [*theirs, *ours]
 
 
-def _product_affinity(subject: Subject) -> Object:
+def _on_product(subject: Subject) -> Object:
     if not subject.product:
         return {}
     wanted = {"key": names.LABEL_GPU_PRODUCT, "operator": "In", "values": [subject.product]}
-    return {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {
-                "nodeSelectorTerms": [{"matchExpressions": [wanted]}]
-            }
-        }
-    }
+    return {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}}

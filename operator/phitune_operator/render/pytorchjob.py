@@ -8,6 +8,7 @@ from phitune_operator import names
 from phitune_operator.defaults import cpu_request, memory_limit, shared_memory
 from phitune_operator.fields import quantity
 from phitune_operator.kinds import PYTORCHJOB, Object
+from phitune_operator.render.affinity import REQUIRED
 from phitune_operator.render.pod import container, pod_template
 from phitune_operator.render.subject import Subject
 
@@ -54,7 +55,8 @@ def _replica(subject: Subject, attempt: int, *, count: int, is_master: bool) -> 
         **more,
     )
     worker["volumeMounts"].append({"name": "shared-memory", "mountPath": SHARED_MEMORY_PATH})
-    template = pod_template(subject, worker, labels=labels, affinity=_one_pod_a_node(subject, attempt))
+    apart = _one_pod_a_node(subject, attempt)
+    template = pod_template(subject, worker, labels=labels, anti_affinity=apart, is_gang=True)
     template["spec"]["volumes"].append(
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(subject.spec)}}
     )
@@ -72,7 +74,7 @@ def _replica(subject: Subject, attempt: int, *, count: int, is_master: bool) -> 
 
 def _resources(subject: Subject) -> Object:
     """CPU is a request only: a limit would throttle collectives. Memory is both, /dev/shm included."""
-    memory = memory_limit(subject.spec)
+    memory = memory_limit(subject.spec, subject.train)
     requests: Object = {"cpu": cpu_request(subject.spec), "memory": memory}
     limits: Object = {"memory": memory}
     if subject.gpus_per_node:
@@ -84,13 +86,7 @@ def _one_pod_a_node(subject: Subject, attempt: int) -> Object:
     """With GPUs every pod has a node of its own; on CPU pods are only spread as evenly as nodes allow."""
     if subject.gpus_per_node == 0 or subject.num_nodes == 1:
         return {}
-    return {
-        "podAntiAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": [
-                {"topologyKey": HOSTNAME, "labelSelector": _gang_selector(subject, attempt)}
-            ]
-        }
-    }
+    return {REQUIRED: [{"topologyKey": HOSTNAME, "labelSelector": _gang_selector(subject, attempt)}]}
 
 
 def _gang_selector(subject: Subject, attempt: int) -> Object:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.documents import GPU, job
 from harness.jobs import SMALL, merged
-from phitune_operator.api import FineTuneJobSpec
+from phitune_operator.api import FineTuneJob
 from phitune_operator.defaults import (
     Resolved,
     cpu_request,
@@ -164,7 +164,8 @@ def test_precision_attention_and_batch_follow_the_gpu(
 
 
 def test_gpu_that_is_too_small_is_named_with_the_numbers() -> None:
-    result = resolved({**PAGES, "method": "full"}, GPUS["T4"])
+    asked = {**PAGES, "method": "full", "training": {"offloadOptimizer": "never"}}
+    result = resolved(asked, GPUS["T4"])
     assert result.memory is not None
     assert not result.memory.fits
     assert any(
@@ -254,9 +255,14 @@ def test_adapter_is_exported_where_there_is_one() -> None:
     assert not on_gpus("docvqa", "lora", export={"adapter": False}).train.export.adapter
 
 
-def spec_of(resources: dict[str, Any]) -> FineTuneJobSpec:
+def job_on(resources: dict[str, Any], **training: Any) -> FineTuneJob:
     cleared = {"cpu": None, "memory": None}
-    return read_job(job({**NOTHING_SAID, "resources": {**cleared, **resources}})).spec
+    asked = {**PAGES, **NOTHING_SAID, "resources": {**cleared, **resources}, "training": training or None}
+    return read_job(job(asked))
+
+
+def memory_of(asked: FineTuneJob) -> str:
+    return memory_limit(asked.spec, resolve(asked, namespace="team", uid="0123").train)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +277,14 @@ def spec_of(resources: dict[str, Any]) -> FineTuneJobSpec:
     ],
 )
 def test_pods_resources(resources: dict[str, Any], cpu: str, memory: str, shared: str) -> None:
-    spec = spec_of(resources)
-    assert (cpu_request(spec), memory_limit(spec), shared_memory(spec)) == (cpu, memory, shared)
+    asked = job_on(resources)
+    assert (cpu_request(asked.spec), memory_of(asked), shared_memory(asked.spec)) == (cpu, memory, shared)
+
+
+@pytest.mark.parametrize(("gpus", "memory"), [(1, "99Gi"), (8, "549Gi")])
+def test_optimizer_off_the_gpu_gets_memory_of_the_pod(gpus: int, memory: str) -> None:
+    asked = job_on({"gpusPerNode": gpus}, offloadOptimizer="always", globalBatchSize=64)
+    assert memory_of(asked) == memory, "64 GiB a GPU, and half of 18 bytes a parameter"
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,8 @@ resources.priorityClassName storage.claimName storage.size storage.storageClassN
 checkpoint.everySteps checkpoint.everyMinutes checkpoint.keep evaluation.enabled evaluation.everySteps
 evaluation.maxSamples export.merged export.adapter runPolicy.suspend runPolicy.restartLimit
 runPolicy.stallTimeout runPolicy.activeDeadline runPolicy.ttlAfterFinished queueName image
-imagePullSecrets env podTemplate.annotations podTemplate.labels podTemplate.affinity
-podTemplate.tolerations podTemplate.schedulerName resumeFrom
+training.offloadOptimizer imagePullSecrets env podTemplate.annotations podTemplate.labels
+podTemplate.affinity podTemplate.tolerations podTemplate.schedulerName resumeFrom
 """.split()  # noqa: SIM905, a table to read
 PROMISED_STATUS = """
 phase observedGeneration conditions placement.product placement.computeCapability placement.image
@@ -73,6 +73,7 @@ REQUIRED = {
     "spec.storage",
     "spec.env[*].name",
     "spec.imagePullSecrets[*].name",
+    "spec.podTemplate.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
 }
 
 

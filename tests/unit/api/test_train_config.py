@@ -10,35 +10,10 @@ from typing import Any
 import pytest
 
 from harness.jobs import merged
+from harness.train_configs import SMALL
 from phitune_trainer.config import ConfigError, TrainConfig, load_config, parse_config
 
-SMALL: dict[str, Any] = {
-    "run": {"namespace": "team", "name": "digits", "uid": "01234567-89ab"},
-    "model": {"init": "tiny"},
-    "task": "jsonl",
-    "data": {"generate": "digits", "eval": "eval.jsonl"},
-    "method": "full",
-    "training": {
-        "maxSteps": 10,
-        "globalBatchSize": 8,
-        "microBatchSize": 2,
-        "learningRate": 1e-3,
-        "weightDecay": 0.01,
-        "warmupSteps": 0,
-        "schedule": "linear",
-        "numCrops": 1,
-        "maxLength": 256,
-        "packing": False,
-        "gradientCheckpointing": False,
-        "precision": "fp32",
-        "attention": "sdpa",
-        "seed": 0,
-    },
-    "world": {"nodes": 2, "processesPerNode": 1, "device": "cpu"},
-    "checkpoint": {"everySteps": 5, "keep": 2},
-    "evaluation": {"enabled": True, "baseline": True},
-    "export": {"merged": True, "adapter": False},
-}
+ON_TWO_NODES = merged(SMALL, {"world": {"nodes": 2}})
 ADAPTERS = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "vision": False}
 
 
@@ -47,7 +22,7 @@ ONE_LENGTH = "exactly one of epochs and maxSteps is needed"
 
 
 def config(change: dict[str, Any] | None = None) -> dict[str, Any]:
-    return merged(SMALL, change or {})
+    return merged(ON_TWO_NODES, change or {})
 
 
 def problems(change: dict[str, Any]) -> list[str]:

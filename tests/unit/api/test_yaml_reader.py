@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phitune_trainer.yaml_reader import YamlError, read_document, read_documents
+from phitune_trainer.yaml_reader import YamlError, read_document, read_documents, write_document
 
 
 @pytest.mark.parametrize(
@@ -170,3 +170,11 @@ values = st.recursive(
 @given(values)
 def test_json_is_read_as_it_was_written(value: Any) -> None:
     assert read_document(json.dumps({"a": value})) == {"a": value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0008", "1e5", "12e-3", "0o7", "0x1f", "1_000", "12:30", "2026-01-01", "null", "~", "yes", ".5", ""],
+)
+def test_a_string_is_written_so_that_it_is_read_as_one(text: str) -> None:
+    assert read_document(write_document({"a": text, "b": [text]})) == {"a": text, "b": [text]}

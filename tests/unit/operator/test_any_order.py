@@ -8,6 +8,7 @@ memory), a pod fails or is deleted, somebody suspends the job or deletes its gan
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from datetime import timedelta
 
@@ -33,25 +34,43 @@ from phitune_operator.kinds import (
     Object,
     labels_of,
     name_of,
+    uid_of,
 )
 from phitune_operator.kube import ApiError
+from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Settings
 from phitune_operator.queue import WorkQueue
 from phitune_operator.reconcile import Reconciler
-from phitune_operator.reports import ProgressReport
+from phitune_operator.reports import ProgressReport, read_progress
 from phitune_operator.status import condition_of
 from phitune_operator.store import Store
 
 KEY = Key("team", "digits")
+PROGRESS = {
+    "attempt": 1,
+    "state": "training",
+    "step": 3,
+    "totalSteps": 10,
+    "percent": 30.0,
+    "updatedAt": "2026-01-01T12:00:00Z",
+}
 NODES = 2
 
 
-class SilentRankZero:
-    """A rank 0 that never answers."""
+class RankZero:
+    """A rank 0 that always answers, and has had nothing new to tell for an hour once its gang hangs."""
 
-    async def poll(self, key: Key, address: str, *, at_most_every: float) -> ProgressReport | None:
-        return None
+    def __init__(self) -> None:
+        self.hung: set[str] = set()
+        """Uids of the pods."""
+
+    async def poll(
+        self, key: Key, uid: str, address: str, *, at_most_every: float
+    ) -> tuple[ProgressReport, timedelta]:
+        report = read_progress(json.dumps(PROGRESS))
+        assert report is not None
+        return report, timedelta(hours=1 if uid in self.hung else 0)
 
     def forget(self, key: Key) -> None:
         pass
@@ -66,6 +85,7 @@ class World:
         job["metadata"]["namespace"] = KEY.namespace
         self.cluster.put_new(job)
         self.faults = 0
+        self.rank_zero = RankZero()
         self.start_operator()
 
     def start_operator(self) -> None:
@@ -76,12 +96,13 @@ class World:
             for obj in self.cluster.of_kind(kind):
                 self.store.absorb(kind, obj)
         kube, image = self.cluster, Settings(trainer_image="trainer:1")
-        observer = Observer(kube, self.store, SilentRankZero(), image)  # type: ignore[arg-type]
+        observer = Observer(kube, self.store, self.rank_zero, image)  # type: ignore[arg-type]
         self.operator = Reconciler(
             kube,  # type: ignore[arg-type]
             self.store,
             WorkQueue(),
             observer,
+            Metrics(),
             clock=lambda: self.cluster.now,
         )
 
@@ -117,6 +138,12 @@ class World:
         if pods := self.cluster.running_trainers():
             self.faults += 1
             self.cluster.end(pods[index % len(pods)], 1)
+
+    def hang_gang(self, index: int) -> None:
+        for pod in self.cluster.running_trainers():
+            if labels_of(pod).get(names.LABEL_RANK) == "0" and uid_of(pod) not in self.rank_zero.hung:
+                self.faults += 1
+                self.rank_zero.hung.add(uid_of(pod))
 
     def delete_pod(self, index: int) -> None:
         if pods := self.cluster.running_trainers():
@@ -198,7 +225,8 @@ DISTURBED = [
     *["move"] * 6,
     *["look"] * 5,
     *["wait"] * 3,
-    *["crash_pod", "delete_pod", "delete_gang", "finish_pod", "suspend", "killed_look", "start_operator"],
+    *["crash_pod", "hang_gang", "delete_pod", "delete_gang", "finish_pod", "suspend"],
+    *["killed_look", "start_operator"],
 ]
 
 
@@ -280,6 +308,22 @@ def test_each_fault_is_counted_once_and_the_budget_ends_the_job() -> None:
     assert world.status["phase"] == "Failed"
     assert world.status["restartsCounted"] == 2
     assert world.cluster.gangs_made == ["digits-1", "digits-2", "digits-3"]
+
+
+def test_gang_that_hangs_is_replaced_and_its_restart_is_counted() -> None:
+    async def run() -> World:
+        world = World()
+        while not world.cluster.running_trainers():
+            await world.flow()
+        world.hang_gang(0)
+        for _ in range(8):
+            await world.flow()
+            world.wait(10)
+        return world
+
+    world = asyncio.run(run())
+    assert world.cluster.gangs_made == ["digits-1", "digits-2"]
+    assert (world.status["restartsCounted"], world.status["failure"]["reason"]) == (1, "Stalled")
 
 
 @pytest.mark.parametrize("lost", [PYTORCHJOB, POD], ids=str)

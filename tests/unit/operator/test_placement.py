@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from phitune_operator.api import Toleration
+from phitune_operator.api import NodeAffinity, Toleration
 from phitune_operator.blocked import BlockedError
 from phitune_operator.placement import Node, choose, gpu_node
 
@@ -68,7 +68,7 @@ def test_two_kinds_are_never_mixed_to_make_up_the_number() -> None:
 
 
 def test_selector_bounds_the_choice() -> None:
-    with pytest.raises(BlockedError, match="nodeSelector selects have no GPU"):
+    with pytest.raises(BlockedError, match="nodeSelector and affinity select have no GPU"):
         choose(A100, num_nodes=1, gpus_per_node=1, node_selector={"pool": "mine"})
 
 
@@ -129,3 +129,34 @@ def test_taint_that_keeps_a_node_out_is_named(tolerations: list[Toleration]) -> 
 @pytest.mark.parametrize("allocatable", [{}, {"nvidia.com/gpu": "0"}])
 def test_node_without_gpus_is_none_of_ours(allocatable: dict[str, str]) -> None:
     assert gpu_node({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}) is None
+
+
+WHEN = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+@pytest.mark.parametrize(
+    ("expressions", "chosen"),
+    [
+        ([{"operator": "In", "values": ["A100", "V100"]}], "A100"),
+        ([{"operator": "NotIn", "values": ["H100"]}], "A100"),
+        ([{"operator": "In", "values": ["A100", "V100"]}, {"operator": "NotIn", "values": ["A100"]}], "V100"),
+        ([{"operator": "Exists"}], "H100"),
+        ([{"operator": "Gt", "values": 5}], "H100"),
+    ],
+)
+def test_nodes_that_the_pods_affinity_rules_out_do_not_count(expressions: list[Any], chosen: str) -> None:
+    keyed = [{"key": "nvidia.com/gpu.product", **one} for one in expressions]
+    affinity = NodeAffinity.model_validate(
+        {WHEN: {"nodeSelectorTerms": [{"matchExpressions": keyed}]}}, by_alias=True
+    )
+    cluster = [*V100, *A100, *H100]
+    assert choose(cluster, num_nodes=2, gpus_per_node=8, affinity=affinity).product == chosen
+
+
+def test_affinity_that_no_node_meets_is_refused_with_what_to_change() -> None:
+    affinity = NodeAffinity.model_validate(
+        {WHEN: {"nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]}},
+        by_alias=True,
+    )
+    with pytest.raises(BlockedError, match="affinity select have no GPU"):
+        choose(H100, num_nodes=1, gpus_per_node=8, affinity=affinity)

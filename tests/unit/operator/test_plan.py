@@ -78,11 +78,10 @@ def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
 
 
 def test_what_is_not_implemented_is_named_and_nothing_is_made() -> None:
-    todo = plan(observed({"queueName": "team", "podTemplate": {}}))
+    todo = plan(observed({"queueName": "team"}))
     accepted = condition(todo.status, "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "NotImplemented")
     assert "spec.queueName" in accepted["message"]
-    assert "spec.podTemplate" in accepted["message"]
     assert (todo.actions, todo.status["phase"]) == ((), "Pending")
 
 

@@ -102,13 +102,26 @@ def test_every_choice_of_attention_and_precision_is_decided_on_every_gpu() -> No
             assert condition(todo.status, "Accepted")["reason"] in ("Accepted", "UnsuitableGPU", "DoesNotFit")
 
 
+ON_GPU: dict[str, Any] = {"offloadOptimizer": "never"}
+
+
 def test_job_that_is_far_too_large_is_refused_with_numbers_and_remedies() -> None:
-    todo = plan(observed(on_gpus(method="full"), nodes=nodes("T4")))
+    todo = plan(observed(on_gpus(method="full", training=ON_GPU), nodes=nodes("T4")))
     accepted = condition(todo.status, "Accepted")
     assert (accepted["status"], accepted["reason"]) == ("False", "DoesNotFit")
     assert "T4 has 15 GiB, and the smallest pass" in accepted["message"]
+    assert "activations recomputed, takes about" in accepted["message"]
     assert "method: lora (about" in accepted["message"]
     assert todo.actions == ()
+
+
+def test_job_that_is_too_large_even_with_its_optimizer_on_the_host_is_refused() -> None:
+    one = {"nodes": 1, "gpusPerNode": 1, "cpu": None, "memory": None}
+    todo = plan(observed({**on_gpus(method="full"), "resources": one}, nodes=nodes("RTX-4090")))
+    accepted = condition(todo.status, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "DoesNotFit")
+    assert "activations recomputed and the optimizer on the host, takes about 27 GiB" in accepted["message"]
+    assert "2 GPUs in all (about" in accepted["message"]
 
 
 def test_model_of_unknown_size_on_the_volume_is_not_refused_for_its_size() -> None:
@@ -119,8 +132,8 @@ def test_model_of_unknown_size_on_the_volume_is_not_refused_for_its_size() -> No
 
 
 def test_what_cannot_run_there_is_no_remedy() -> None:
-    old = plan(observed(on_gpus(method="full"), nodes=nodes("V100-16GB")))
-    new = plan(observed(on_gpus(method="full"), nodes=nodes("T4")))
+    old = plan(observed(on_gpus(method="full", training=ON_GPU), nodes=nodes("V100-16GB")))
+    new = plan(observed(on_gpus(method="full", training=ON_GPU), nodes=nodes("T4")))
     assert "method: qlora" not in condition(old.status, "Accepted")["message"]
     assert "method: qlora" in condition(new.status, "Accepted")["message"]
 

@@ -1,0 +1,68 @@
+"""docs/operator.md has a row for whatever the operator can say: every reason, every metric, every phase."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import phitune_operator
+from harness.cluster import REPOSITORY
+from phitune_operator import attempts, refusals
+from phitune_operator.metrics import PHASES, Metrics
+from phitune_operator.policies.gang_end import FAULT_REASONS
+from phitune_operator.policies.half_placed import HALF_PLACED
+from phitune_operator.queue import WorkQueue
+from phitune_operator.store import Store
+
+PAGE = (REPOSITORY / "docs" / "operator.md").read_text(encoding="utf-8")
+PACKAGE = Path(*phitune_operator.__path__)
+REASON_AT = {"BlockedError": 0, "set_condition": 2, "fail": 0, "_end": 1}
+"""Which argument of a call is a reason; that of others is called so."""
+
+
+def rows(title: str) -> set[str]:
+    """First cells of the table under a title."""
+    section = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def reasons_written_out() -> Iterator[str]:
+    """Every reason that stands as a text in a call that takes one."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = (
+                    node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                )
+                given = node.args[REASON_AT[name] : REASON_AT[name] + 1] if name in REASON_AT else []
+                given += [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
+                parts = (part for value in given for part in ast.walk(value))
+                yield from (str(part.value) for part in parts if isinstance(part, ast.Constant))
+
+
+def test_every_reason_has_a_row_and_no_row_is_of_another_time() -> None:
+    taken = {"NodeLost", "Preempted", "Evicted", "PodDeleted"}
+    named = {*refusals.REASONS, *FAULT_REASONS, HALF_PLACED, *taken, attempts.CREATING, attempts.STOPPING}
+    said = {reason for reason in reasons_written_out() if re.fullmatch(r"[A-Z][A-Za-z]+", reason)}
+    assert len(said) > 25
+    assert rows("Reasons") == said | named
+
+
+def test_every_metric_has_a_row() -> None:
+    async def text() -> str:
+        metrics = Metrics()
+        metrics.watch(Store(), WorkQueue())
+        return metrics.text().decode()
+
+    described = re.findall(r"^# TYPE (\w+) ", asyncio.run(text()), re.MULTILINE)
+    shown = {name for name in described if not name.endswith("_created")}
+    assert len(shown) == 6
+    assert rows("Metrics") == shown
+
+
+def test_every_phase_is_in_the_picture() -> None:
+    picture = PAGE.split("```")[1]
+    assert [phase for phase in PHASES if phase not in picture] == ["Queued"], "there are no queues yet"

@@ -1,0 +1,100 @@
+"""Two operators never work at once, whatever delays and ends they meet, and one always comes to work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phitune_operator.leader import EVERY, FREE_AFTER, STOP_AFTER, Candidate, holder_of
+
+NAMES = ("one", "two", "three")
+
+
+class Contest:
+    """A Lease as the API server keeps it, and the operators that want it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.version = 0
+        self.holder = ""
+        self.candidates = {name: Candidate(name) for name in NAMES}
+        self.read: dict[str, tuple[float, int] | None] = dict.fromkeys(NAMES)
+        """When an operator that is about to write has read the Lease, and which version."""
+
+    def lease(self) -> dict[str, Any] | None:
+        if self.version == 0:
+            return None
+        return {"metadata": {"resourceVersion": str(self.version)}, "spec": {"holderIdentity": self.holder}}
+
+    def look(self, name: str) -> None:
+        wants = self.candidates[name].wants(self.lease(), self.now)
+        self.read[name] = (self.now, self.version) if wants else None
+
+    def write(self, name: str) -> None:
+        """The API server takes a write only over the version that was read."""
+        known, self.read[name] = self.read[name], None
+        if known is not None and known[1] == self.version:
+            self.version += 1
+            self.holder = name
+            self.candidates[name].has_written(known[0])
+
+    def die(self, name: str) -> None:
+        """The process ends, and the kubelet starts another one in the same pod."""
+        self.candidates[name] = Candidate(name)
+        self.read[name] = None
+
+    def working(self) -> list[str]:
+        return [name for name, candidate in self.candidates.items() if candidate.may_work(self.now)]
+
+
+MOMENTS = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from(["look", "look", "look", "write", "write", "write", "die"]),
+        st.floats(0, 6),
+    ),
+    max_size=80,
+)
+
+
+@given(MOMENTS)
+def test_two_never_work_at_once(moments: list[tuple[str, str, float]]) -> None:
+    contest = Contest()
+    for name, what, seconds in moments:
+        contest.now += seconds
+        assert len(contest.working()) <= 1
+        getattr(contest, what)(name)
+        assert len(contest.working()) <= 1
+
+
+@given(MOMENTS, st.sampled_from(NAMES))
+def test_whoever_is_left_alone_works_in_time(moments: list[tuple[str, str, float]], left: str) -> None:
+    contest = Contest()
+    for name, what, seconds in moments:
+        contest.now += seconds
+        getattr(contest, what)(name)
+    alone_since = contest.now
+    while left not in contest.working():
+        contest.look(left)
+        contest.write(left)
+        contest.now += EVERY
+    assert contest.now - alone_since <= FREE_AFTER + 2 * EVERY
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once() -> None:
+    contest = Contest()
+    contest.look("one")
+    contest.write("one")
+    assert holder_of(contest.lease() or {}) == "one"
+    contest.look("two")
+    assert contest.read["two"] is None
+    contest.holder, contest.version = "", contest.version + 1
+    contest.look("two")
+    contest.write("two")
+    assert contest.holder == "two"
+
+
+def test_a_holder_stops_before_others_may_begin() -> None:
+    assert 2 * EVERY < STOP_AFTER < FREE_AFTER
