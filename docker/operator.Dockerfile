@@ -26,6 +26,7 @@ COPY LICENSE /opt/phitune/
 COPY trainer/phitune_trainer/__init__.py \
      trainer/phitune_trainer/config.py \
      trainer/phitune_trainer/exit_codes.py \
+     trainer/phitune_trainer/model_config.py \
      trainer/phitune_trainer/problems.py \
      trainer/phitune_trainer/yaml_reader.py \
      /opt/phitune/phitune_trainer/

@@ -3,18 +3,16 @@
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from phitune_cli.this_machine import detect_machine
+from phitune_trainer.memory import BF16_FROM
 
 if TYPE_CHECKING:
     import torch
 
     from phitune_trainer.load_trained import Located
     from phitune_trainer.model import Phi3V
-
-_BF16_FROM: Final = (8, 0)
-"""Lowest compute capability that computes in bf16."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,11 @@ class Device:
 
     def load(self, located: "Located") -> "Phi3V":
         """Load a model onto the device, ready to answer. Raises UserError or ModelFilesError."""
-        import torch
-
         from phitune_trainer.load_trained import load_trained
+        from phitune_trainer.model.read import PRECISIONS
 
-        dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
         note(f"loading {located.about}, on {self.about}")
-        model = load_trained(located, dtype=dtypes[self.precision], attention="sdpa")
+        model = load_trained(located, dtype=PRECISIONS[self.precision], attention="sdpa")
         return model.to(self.torch).eval()
 
     @property
@@ -61,7 +57,7 @@ def choose_device(precision: str) -> Device:
     if machine.gpu is None:
         chosen = "fp32" if precision == "auto" else precision
         return Device("cpu", chosen, f"the CPU, {chosen}")
-    has_bf16 = (machine.gpu.compute_capability or (0, 0)) >= _BF16_FROM
+    has_bf16 = (machine.gpu.compute_capability or (0, 0)) >= BF16_FROM
     chosen = ("bf16" if has_bf16 else "fp16") if precision == "auto" else precision
     return Device("cuda:0", chosen, f"{machine.gpu.name}, {chosen}")
 

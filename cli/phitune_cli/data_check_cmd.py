@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from phitune_cli.arguments import positive
+from phitune_cli.progress_line import ProgressLine
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 if TYPE_CHECKING:  # it brings torch along
@@ -22,7 +23,6 @@ NUM_CROPS = 16
 _MOST_SHOWN = 50
 _BAR = 40
 _ROWS = 12
-_SECONDS = 0.5
 
 _DESCRIPTION = """\
 Read a jsonl file of conversations as training would, and say everything that is wrong with it, each problem
@@ -92,8 +92,13 @@ def main(args: argparse.Namespace) -> int:
         if args.model is not None:
             counter = ExactCounter(Processor.load(args.model, args.num_crops))
         started = time.monotonic()
-        with _Progress(args.file) as progress:
-            report = check_jsonl(args.file, images, counter, progress.show)
+        size = args.file.stat().st_size if args.file.is_file() else 0
+        with ProgressLine(sys.stderr) as progress:
+
+            def on_line(number: int, offset: int) -> None:
+                progress.show(f"checking: line {number:,}, {100 * offset // max(1, size)}%")
+
+            report = check_jsonl(args.file, images, counter, on_line)
     except (DataError, ModelFilesError) as error:
         print(f"phitune data check: {error}", file=sys.stderr)
         return USER_ERROR
@@ -159,26 +164,3 @@ def _round_width(span: int) -> int:
     while span > width * (_ROWS - 1):
         width = width * 5 // 2 if str(width).startswith("2") else width * 2
     return width
-
-
-class _Progress:
-    """A line on the terminal of how much of the file is read; nothing where the output is no terminal."""
-
-    def __init__(self, file: Path) -> None:
-        self._size = max(1, file.stat().st_size) if file.is_file() else 1
-        self._shown = time.monotonic()
-        self._is_terminal = sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_terminal:
-            sys.stderr.write("\r\x1b[K")
-
-    def show(self, number: int, offset: int) -> None:
-        """Line `number`, which begins at `offset`, is being read."""
-        if self._is_terminal and time.monotonic() - self._shown >= _SECONDS:
-            self._shown = time.monotonic()
-            sys.stderr.write(f"\r\x1b[Kchecking: line {number:,}, {100 * offset // self._size}%")
-            sys.stderr.flush()

@@ -3,11 +3,12 @@
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
-from typing import Self, TextIO
+from typing import TextIO
 
 from phitune_cli.arguments import positive
+from phitune_cli.progress_line import ProgressLine
+from phitune_trainer.durations import duration
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _DESCRIPTION = """\
@@ -68,8 +69,15 @@ def main(args: argparse.Namespace) -> int:
 
     try:
         videos = find_videos(args.videos)
-        with _Progress() as progress:
-            result = convert(videos, args.out, workers=args.workers, on_progress=progress.show)
+        with ProgressLine(sys.stdout, every=_SECONDS) as progress:
+
+            def on_progress(done: int, total: int) -> None:
+                rate = done / max(progress.seconds, 1e-9)
+                left = duration((total - done) / rate)
+                line = f"{done:,} of {total:,} videos, {rate:.1f}/s, ETA {left}"
+                progress.show(line, is_last=done == total)
+
+            result = convert(videos, args.out, workers=args.workers, on_progress=on_progress)
     except (DataError, OSError) as error:
         print(f"phitune data ucf101: {error}", file=sys.stderr)
         return USER_ERROR
@@ -84,36 +92,6 @@ def main(args: argparse.Namespace) -> int:
     _list("videos are shorter than they say or than 8 frames, and are used all the same", result.short)
     _list("videos cannot be read, and are left out", result.unreadable, file=sys.stderr)
     return USER_ERROR if result.unreadable else DONE
-
-
-class _Progress:
-    """One line that is drawn again and again on a terminal, else a line every few seconds."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._shown = self._started
-        self._is_terminal = sys.stdout.isatty()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_terminal:
-            print(flush=True)
-
-    def show(self, done: int, total: int) -> None:
-        """Say how many videos are done."""
-        now = time.monotonic()
-        if not self._is_terminal and done < total and now - self._shown < _SECONDS:
-            return
-        self._shown = now
-        rate = done / max(now - self._started, 1e-9)
-        minutes, seconds = divmod(round((total - done) / rate), 60)
-        line = f"{done:,} of {total:,} videos, {rate:.1f}/s, ETA {minutes}:{seconds:02}"
-        if self._is_terminal:
-            print(f"\r\x1b[K{line}", end="", flush=True)
-        else:
-            print(line, flush=True)
 
 
 def _list(what: str, lines: list[str], file: TextIO | None = None) -> None:

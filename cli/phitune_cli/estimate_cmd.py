@@ -15,7 +15,7 @@ from phitune_operator.suitable import what_would_fit
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.memory import GPUS, Choice, Gpu, content_of, find_gpu, gib
+from phitune_trainer.memory import GPUS, Choice, Gpu, content_of, gib, gpus_named
 from phitune_trainer.problems import problems_of
 
 _PARTS: Final = {
@@ -27,7 +27,6 @@ _PARTS: Final = {
     "logits": "logits",
     "work": "the layer being computed",
     "buffers": "gradients being sent",
-    "optimizer_step": "more while the weights are moved",
     "fragmentation": "fragmentation",
     "context": "CUDA, NCCL",
 }
@@ -41,7 +40,7 @@ examples:
   phitune estimate job.yaml --gpu V100-32GB --nodes 2 --gpus 8
 
 GPUs: {", ".join(GPUS)};
-labels such as NVIDIA-A100-SXM4-80GB are understood, too.
+labels such as NVIDIA-A100-SXM4-80GB are understood too, and V100 shows both sizes of its memory.
 
 The numbers are for the largest sample to expect. They are an estimate: docs/memory.md has the formula, and
 what it was checked against.
@@ -72,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the estimate; 0 also where nothing fits, 2 where what was given is wrong or no such GPU can."""
     try:
         job = on_gpus(read_one_job(args.file), args.nodes, args.gpus)
-        gpus = [known_gpu(name) for name in args.gpu or GPUS]
+        gpus = [gpu for name in args.gpu or GPUS for gpu in known_gpus(name)]
         estimates, unsuitable = _estimates(job, gpus)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -113,12 +112,12 @@ def on_gpus(job: FineTuneJob, nodes: int | None, gpus: int | None) -> FineTuneJo
     return job.model_copy(update={"spec": job.spec.model_copy(update={"resources": changed})})
 
 
-def known_gpu(name: str) -> Gpu:
-    """The GPU of a name. UserError lists those that are known."""
-    gpu = find_gpu(name)
-    if gpu is None:
+def known_gpus(name: str) -> list[Gpu]:
+    """The GPUs that a name means. UserError lists those that are known."""
+    gpus = gpus_named(name)
+    if not gpus:
         raise UserError(f"--gpu {name}: not known by name; use one of {', '.join(GPUS)}")
-    return gpu
+    return gpus
 
 
 def resolved_for(job: FineTuneJob, gpu: Gpu) -> Resolved:
@@ -176,14 +175,19 @@ def _what_would_fit(train: TrainConfig, choice: Choice, gpu: Gpu) -> Iterator[st
 
 
 def _table(estimates: Sequence[tuple[Gpu, Resolved]]) -> Iterator[str]:
-    yield f"{'GPU':12}{'GiB':>5}  {'needs':>5}  {'':6}{'precision':11}{'attention':11}{'a pass':8}activations"
+    yield (
+        f"{'GPU':12}{'GiB':>5}  {'needs':>5}  {'':6}{'precision':11}{'attention':11}{'a pass':8}"
+        f"{'activations':13}optimizer"
+    )
     for gpu, resolved in estimates:
         choice = _choice(resolved)
         training = resolved.train.training
         yield (
             f"{gpu.name:12}{gib(choice.memory):>5}  {gib(choice.estimate.total):>5}  "
             f"{'' if choice.fits else 'no':6}{training.precision:11}{training.attention:11}"
-            f"{training.micro_batch_size:<8}{'recomputed' if training.gradient_checkpointing else 'kept'}"
+            f"{training.micro_batch_size:<8}"
+            f"{'recomputed' if training.gradient_checkpointing else 'kept':13}"
+            f"{'on the host' if training.offload_optimizer else 'on the GPU'}"
         )
     if any(not _choice(resolved).fits for _, resolved in estimates):
         yield "no: does not fit; --gpu NAME says what would"

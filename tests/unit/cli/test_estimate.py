@@ -55,6 +55,8 @@ def test_without_a_gpu_every_known_one_has_a_line(estimate: Estimate) -> None:
     assert " no " not in lines["H200"]
     assert "bf16" in lines["H200"]
     assert "fp16" in lines["V100-32GB"]
+    assert lines["V100-32GB"].endswith("recomputed   on the host")
+    assert lines["H200"].endswith("kept         on the GPU")
 
 
 def test_parts_add_up_to_the_total(estimate: Estimate) -> None:
@@ -66,12 +68,21 @@ def test_parts_add_up_to_the_total(estimate: Estimate) -> None:
 
 
 def test_what_would_fit_is_said_where_a_gpu_is_too_small(estimate: Estimate) -> None:
-    code, out, _ = estimate(docvqa(), "--gpu", "V100-32GB")
+    code, out, _ = estimate(docvqa(training={"offloadOptimizer": "never"}), "--gpu", "V100-32GB")
     assert code == 0
     assert "V100-32GB: does not fit, about " in out
     remedies = out.partition("would fit, with one change:")[2]
     assert "4 GPUs in all" in remedies
+    assert "training.offloadOptimizer: auto" in remedies
     assert "method: lora" in remedies
+
+
+def test_optimizer_goes_to_the_host_where_that_alone_lets_the_job_fit(estimate: Estimate) -> None:
+    code, out, _ = estimate(docvqa(), "--gpu", "V100-32GB")
+    assert code == 0
+    assert "V100-32GB: fits, about " in out
+    assert "; optimizer on the host (about 35 GiB for each GPU), since with it on the GPU at least " in out
+    assert "  optimizer  " not in out
 
 
 def test_gpus_that_cannot_do_what_is_asked_are_named_and_left_out(estimate: Estimate) -> None:
@@ -88,6 +99,11 @@ def test_several_gpus_are_shown_one_after_the_other(estimate: Estimate) -> None:
     _, out, _ = estimate(docvqa(method="qlora"), "--gpu", "NVIDIA-L4", "--gpu", "Tesla-T4", "--nodes", "2")
     assert out.index("\nL4: fits") < out.index("\nT4: fits")
     assert "2 x 2 GPUs" in out
+
+
+def test_both_sizes_of_a_gpu_are_shown_where_its_name_says_neither(estimate: Estimate) -> None:
+    _, out, _ = estimate(docvqa(), "--gpu", "V100")
+    assert out.index("\nV100-32GB: fits") < out.index("\nV100-16GB: does not fit")
 
 
 def test_job_for_the_cpu_is_estimated_on_one_gpu_a_node(

@@ -11,19 +11,10 @@ import torch
 from phitune_trainer.data import Processor, Sample
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.evaluate.evaluation import HeldOut
-from phitune_trainer.init_model import init_model
 from phitune_trainer.model import Phi3V, load_model
 from phitune_trainer.model.inputs import IGNORED
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return folder
 
 
 @pytest.fixture(scope="session")

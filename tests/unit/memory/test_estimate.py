@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.train_configs import train_config
 from phitune_trainer.memory import (
     GPUS,
     Content,
     Gpu,
     Setup,
     choose,
+    content_of,
     estimate,
     find_gpu,
     gib,
+    gpus_named,
     remedies,
+    setup_of,
 )
 from phitune_trainer.memory.choice import USABLE
+from phitune_trainer.memory.counts import trained_parameters
+from phitune_trainer.model_config import full_config, tiny_config
 
 GIB = 2**30
 PAGE = Content(tokens=2443, crops=17, picture_tokens=2353, label_tokens=40)
@@ -61,23 +68,39 @@ def test_every_configuration_of_the_recipe_fits(method: str, frozen: bool, ranks
     assert choose(wanted, known.memory, rank_batch=64 // ranks).fits
 
 
+def test_sizes_are_those_of_a_model_that_is_made_else_the_published_ones(tmp_path: Path) -> None:
+    made = train_config(tmp_path)
+    on_hub = train_config(tmp_path, {"model": {"init": None, "name": "microsoft/Phi-3.5-vision-instruct"}})
+    assert (setup_of(made).model, setup_of(on_hub).model) == (tiny_config(), full_config())
+    assert content_of(made).picture_tokens == tiny_config().vision.image_tokens(1, 1)
+
+
 def test_every_rank_holds_the_weights_and_its_share_of_the_rest() -> None:
     for ranks in (1, 8):
         parts = estimate(setup(ranks=ranks))
-        trained = setup().shape.trained_parameters(freeze_vision=False)
+        trained = trained_parameters(full_config(), freeze_vision=False)
         assert parts.weights == 2 * 4_146_621_440
         assert parts.gradients == pytest.approx(4 * trained / ranks, abs=4)
         assert parts.optimizer == pytest.approx(12 * trained / ranks, abs=12)
+        assert parts.buffers == 2 * (3 * 50_000_000 + 32_064 * 3_072)
 
 
-def test_optimizer_on_the_host_takes_no_memory_of_the_gpu() -> None:
-    parts = estimate(setup(offload=True))
-    assert (parts.gradients, parts.optimizer, parts.optimizer_step) == (0, 0, 0)
-    assert parts.buffers > estimate(setup()).buffers
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+def test_optimizer_on_the_host_takes_no_memory_of_the_gpu_but_gradients_do(precision: str) -> None:
+    parts, without = (estimate(setup(offload=offload, precision=precision)) for offload in (True, False))
+    assert parts.optimizer == 0
+    share = -(-trained_parameters(full_config(), freeze_vision=False) // 8)
+    assert parts.gradients == 4 * share
+    embedding = 32_064 * 3_072
+    there_and_back = (4 if precision == "fp32" else 2) * embedding + 8 * embedding
+    assert parts.buffers - without.buffers == there_and_back
+    assert parts.total < without.total
 
 
-def test_quantised_weights_are_well_below_half() -> None:
-    assert estimate(setup("qlora")).weights < 0.5 * estimate(setup("lora")).weights
+def test_matrices_of_the_text_layers_take_four_bits_and_a_scale_for_64_of_them() -> None:
+    matrices = 32 * (4 * 3072**2 + 3 * 3072 * 8192)
+    saved = estimate(setup("lora")).weights - estimate(setup("qlora")).weights
+    assert saved == matrices * 2 - matrices // 2 - matrices // 64 * 4
 
 
 def test_vision_keeps_nothing_where_it_is_not_trained() -> None:
@@ -124,15 +147,37 @@ def test_what_is_chosen_divides_the_share_of_a_rank_and_fits_if_anything_does(
 ) -> None:
     choice = choose(wanted, memory * GIB, rank_batch=rank_batch)
     assert rank_batch % choice.setup.micro_batch == 0
-    smallest = estimate(replace(wanted, micro_batch=1, recompute=True))
-    assert choice.fits or smallest.total > USABLE * memory * GIB
+    smallest = replace(wanted, micro_batch=1, recompute=True)
+    ways = [smallest, replace(smallest, offload=True)] if wanted.method == "full" else [smallest]
+    assert choice.fits or all(estimate(way).total > USABLE * memory * GIB for way in ways)
     assert f"of {gib(memory * GIB)} GiB" in choice.reason
 
 
+@given(SETUPS, st.integers(4, 200), st.sampled_from([1, 8]))
+def test_optimizer_goes_to_the_host_only_where_nothing_fits_with_it_on_the_gpu(
+    wanted: Setup, memory: int, rank_batch: int
+) -> None:
+    choice = choose(wanted, memory * GIB, rank_batch=rank_batch)
+    stays = choose(wanted, memory * GIB, rank_batch=rank_batch, offload=False)
+    assert choice == stays if stays.fits else choice.estimate.total <= stays.estimate.total
+    assert not choice.setup.offload or wanted.method == "full"
+    assert ("optimizer on the host" in choice.reason) == choice.setup.offload
+
+
+def test_two_consumer_gpus_train_all_weights_with_the_optimizer_on_the_host() -> None:
+    memory = GPUS["RTX-4090"].memory
+    assert memory is not None
+    choice = choose(setup(ranks=2), memory, rank_batch=32)
+    assert (choice.fits, choice.setup.offload, choice.setup.recompute) == (True, True, True)
+    assert "; optimizer on the host (about 35 GiB for each GPU), since " in choice.reason
+    assert "since with it on the GPU at least 42 GiB are needed: about 21 of 24 GiB" in choice.reason
+
+
 def test_what_was_asked_for_is_not_chosen() -> None:
-    choice = choose(setup(), 10 * GIB, rank_batch=8, micro_batch=4, recompute=False)
-    assert (choice.setup.micro_batch, choice.setup.recompute) == (4, False)
+    choice = choose(setup(), 10 * GIB, rank_batch=8, micro_batch=4, recompute=False, offload=False)
+    assert (choice.setup.micro_batch, choice.setup.recompute, choice.setup.offload) == (4, False, False)
     assert not choice.fits
+    assert choose(setup(), 80 * GIB, rank_batch=8, offload=True).setup.offload
 
 
 def test_activations_are_kept_where_there_is_room() -> None:
@@ -143,11 +188,24 @@ def test_activations_are_kept_where_there_is_room() -> None:
 
 
 def test_remedies_let_a_run_fit_by_one_change_each() -> None:
-    choice = choose(setup(ranks=2), 32 * GIB, rank_batch=32)
+    choice = choose(setup(ranks=2), 32 * GIB, rank_batch=32, offload=False)
     assert not choice.fits
     found = remedies(choice, fewer_crops=FEWER)
-    assert [remedy.change for remedy in found] == ["4 GPUs in all", "method: lora", "method: qlora"]
+    assert [remedy.change for remedy in found] == [
+        "4 GPUs in all",
+        "training.offloadOptimizer: auto",
+        "method: lora",
+        "method: qlora",
+    ]
     assert all(remedy.estimate.total <= USABLE * choice.memory for remedy in found)
+
+
+def test_remedies_of_a_run_that_is_too_large_even_with_its_optimizer_on_the_host() -> None:
+    choice = choose(setup(ranks=1), 22 * GIB, rank_batch=64)
+    assert (choice.fits, choice.setup.offload) == (False, True)
+    found = {remedy.change: remedy.setup for remedy in remedies(choice, fewer_crops=FEWER)}
+    assert list(found) == ["2 GPUs in all", "method: lora", "method: qlora"]
+    assert [setup.offload for setup in found.values()] == [True, False, False]
 
 
 def test_remedies_of_a_batch_and_of_kept_activations_that_were_asked_for() -> None:
@@ -179,6 +237,30 @@ def test_nothing_helps_where_the_weights_alone_are_too_much() -> None:
 )
 def test_gpu_is_found_by_the_label_of_its_product(name: str, found: str | None) -> None:
     assert find_gpu(name) == (GPUS[found] if found else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("A100-80GB", ["A100-80GB"]),
+        ("A100-40GB", ["A100-40GB"]),
+        ("H100", ["H100"]),
+        ("H200", ["H200"]),
+        ("V100", ["V100-32GB", "V100-16GB"]),
+        ("RTX 8000", ["RTX-8000"]),
+        ("L40S", ["L40S"]),
+        ("RTX 4090", ["RTX-4090"]),
+        ("RTX 5090", ["RTX-5090"]),
+        ("T4", ["T4"]),
+        ("A10", ["A10"]),
+        ("l4", ["L4"]),
+        ("A100", ["A100-80GB", "A100-40GB"]),
+        ("Voodoo2", []),
+        ("", []),
+    ],
+)
+def test_gpus_are_found_by_what_people_call_them(name: str, found: list[str]) -> None:
+    assert [gpu.name for gpu in gpus_named(name)] == found
 
 
 def test_every_gpu_has_memory_and_compute_capability() -> None:

@@ -6,29 +6,31 @@ keeps something else than it did, that benchmark says so.
 """
 
 from phitune_trainer.memory.choice import FEWER_CROPS, Choice, Remedy, choose, remedies
-from phitune_trainer.memory.estimate import Estimate, estimate
-from phitune_trainer.memory.gpus import GPUS, Gpu, find_gpu, gib
+from phitune_trainer.memory.counts import parameters
+from phitune_trainer.memory.estimate import Estimate, estimate, host_bytes, trained_parameters
+from phitune_trainer.memory.gpus import BF16_FROM, GIB, GPUS, Gpu, find_gpu, gib, gpus_named
 from phitune_trainer.memory.setup import Content, Setup, content_of, setup_of
-from phitune_trainer.memory.shape import PUBLISHED, TINY, ModelShape, VisionShape
 
 __all__ = [
+    "BF16_FROM",
     "FEWER_CROPS",
+    "GIB",
     "GPUS",
-    "PUBLISHED",
-    "TINY",
     "Choice",
     "Content",
     "Estimate",
     "Gpu",
-    "ModelShape",
     "Remedy",
     "Setup",
-    "VisionShape",
     "choose",
     "content_of",
     "estimate",
     "find_gpu",
     "gib",
+    "gpus_named",
+    "host_bytes",
+    "parameters",
     "remedies",
     "setup_of",
+    "trained_parameters",
 ]

@@ -43,12 +43,12 @@ def peak(setup: Setup) -> Activations:
 
 def _at_the_loss(setup: Setup) -> Activations:
     """Forward pass done: everything that is kept is there."""
-    shape, b = setup.shape, setup.element_bytes
+    model, b = setup.model, setup.element_bytes
     tokens, labels = _of_pass(setup)["tokens"], _of_pass(setup)["labels"]
-    logits = labels * shape.vocab_size * (2 * 4 + b)
+    logits = labels * model.vocab_size * (2 * 4 + b)
     # The head's gradient, or the last norm's: its input's in float32, three at a time, and those around it.
-    head = shape.vocab_size * shape.hidden_size * b if setup.method == "full" else 0
-    norm = tokens * shape.hidden_size * (3 * 4 + 3 * b)
+    head = model.vocab_size * model.hidden_size * b if setup.method == "full" else 0
+    norm = tokens * model.hidden_size * (3 * 4 + 3 * b)
     return Activations(_text_kept(setup) + _norm_kept(setup), _vision_kept(setup), logits, max(head, norm))
 
 
@@ -61,24 +61,24 @@ def _in_a_text_layer(setup: Setup) -> Activations:
 def _in_a_clip_layer(setup: Setup) -> Activations:
     """Backward pass of the last CLIP layer that runs: the text layers are done."""
     again = _clip_layer(setup) if setup.recompute else 0
-    width = setup.shape.vision.intermediate_size
+    width = setup.model.vision.intermediate_size
     work = 2 * width * setup.element_bytes * _of_pass(setup)["patches"]
     return Activations(0, _vision_kept(setup) + again, 0, work)
 
 
 def _text_kept(setup: Setup) -> int:
     """Of all text layers."""
-    shape, tokens = setup.shape, _of_pass(setup)["tokens"]
-    tables = 2 * tokens * shape.head_dim * setup.element_bytes
+    model, tokens = setup.model, _of_pass(setup)["tokens"]
+    tables = 2 * tokens * model.head_dim * setup.element_bytes
     if setup.recompute:
-        return shape.num_layers * tokens * shape.hidden_size * setup.element_bytes + tables
-    return shape.num_layers * _text_layer(setup) + tables
+        return model.num_layers * tokens * model.hidden_size * setup.element_bytes + tables
+    return model.num_layers * _text_layer(setup) + tables
 
 
 def _text_layer(setup: Setup) -> int:
     """Of one text layer (model/language.py)."""
-    shape, b = setup.shape, setup.element_bytes
-    h, i, tokens = shape.hidden_size, shape.intermediate_size, _of_pass(setup)["tokens"]
+    model, b = setup.model, setup.element_bytes
+    h, i, tokens = model.hidden_size, model.intermediate_size, _of_pass(setup)["tokens"]
     gated = 2 * b * i + b * i  # gate_up_proj's output, silu(gate)
     inputs = sum(_linear_input(setup, width) for width in (h, h, h, i))
     return 2 * _norm_kept(setup) + _attention_kept(setup) + tokens * (gated + inputs)
@@ -86,26 +86,26 @@ def _text_layer(setup: Setup) -> int:
 
 def _attention_kept(setup: Setup) -> int:
     """Of the attention of one text layer (model/attention.py, model/flash.py)."""
-    shape, content, samples = setup.shape, setup.content, setup.micro_batch
-    row = content.tokens * shape.hidden_size * setup.element_bytes
-    sums = 4 * content.tokens * shape.num_heads  # a log-sum a token and head
+    model, content, samples = setup.model, setup.content, setup.micro_batch
+    row = content.tokens * model.hidden_size * setup.element_bytes
+    sums = 4 * content.tokens * model.num_heads  # a log-sum a token and head
     if setup.attention == "flash":
         # Queries, and each branch's keys and values, the prefix among them; the output is o_proj's input.
         keys = content.tokens + content.branches * content.picture_tokens
-        gathered = 2 * keys * shape.hidden_size * setup.element_bytes
+        gathered = 2 * keys * model.hidden_size * setup.element_bytes
         output = 0 if setup.method == "full" else row
         return samples * (row + gathered + output + sums)
     # Rotated queries and keys; qkv_proj's output, which the values are a part of; the output, of which o_proj
     # gets a copy.
-    scores = _scores_kept(setup, shape.num_heads, content.tokens)
+    scores = _scores_kept(setup, model.num_heads, content.tokens)
     return samples * (2 * row + 3 * row + row + sums + scores)
 
 
 def _text_work(setup: Setup) -> int:
     """Beside what is kept, in the MLP of a text layer: the widest tensors, and the gradients around it."""
-    shape, b, tokens = setup.shape, setup.element_bytes, _of_pass(setup)["tokens"]
-    h, i = shape.hidden_size, shape.intermediate_size
-    eager = _EAGER_WORK_BYTES * shape.num_heads * setup.content.tokens**2 * setup.micro_batch
+    model, b, tokens = setup.model, setup.element_bytes, _of_pass(setup)["tokens"]
+    h, i = model.hidden_size, model.intermediate_size
+    eager = _EAGER_WORK_BYTES * model.num_heads * setup.content.tokens**2 * setup.micro_batch
     scores = eager if setup.attention == "eager" else 0
     if setup.method == "full":
         return max(tokens * (2 * b * i + 5 * b * h // 2), scores)
@@ -120,7 +120,7 @@ def _text_work(setup: Setup) -> int:
 def _norm_kept(setup: Setup) -> int:
     """Of one RMSNorm: its input in float32; where its weight is trained, the normed input too."""
     trained = setup.element_bytes if setup.method == "full" else 0
-    return _of_pass(setup)["tokens"] * setup.shape.hidden_size * (4 + trained)
+    return _of_pass(setup)["tokens"] * setup.model.hidden_size * (4 + trained)
 
 
 def _linear_input(setup: Setup, width: int) -> int:
@@ -144,7 +144,7 @@ def _vision_kept(setup: Setup) -> int:
     """Of CLIP and the projector; nothing where no gradient reaches them."""
     if not setup.trains_vision:
         return 0
-    vision, b, amounts = setup.shape.vision, setup.element_bytes, _of_pass(setup)
+    vision, b, amounts = setup.model.vision, setup.element_bytes, _of_pass(setup)
     layers = vision.num_layers - 1
     if setup.recompute:
         kept = layers * amounts["patches"] * vision.hidden_size * b
@@ -152,13 +152,13 @@ def _vision_kept(setup: Setup) -> int:
         kept = layers * _clip_layer(setup)
     if setup.method == "full":  # the crops, for the patches' gradient, and the input of the norm after them
         kept += amounts["crops"] * 3 * vision.image_size**2 * b + amounts["patches"] * vision.hidden_size * b
-    projector = _linear_input(setup, vision.merged) + setup.shape.hidden_size * b
-    return kept + amounts["picture_tokens"] * (projector + _linear_input(setup, setup.shape.hidden_size))
+    projector = _linear_input(setup, vision.merged_size) + setup.model.hidden_size * b
+    return kept + amounts["picture_tokens"] * (projector + _linear_input(setup, setup.model.hidden_size))
 
 
 def _clip_layer(setup: Setup) -> int:
     """Of one CLIP layer (model/clip.py)."""
-    vision, b, patches = setup.shape.vision, setup.element_bytes, _of_pass(setup)["patches"]
+    vision, b, patches = setup.model.vision, setup.element_bytes, _of_pass(setup)["patches"]
     w, m = vision.hidden_size, vision.intermediate_size
     norms = 2 * b * w  # their inputs
     attention = 3 * b * w + 4 * vision.num_heads  # queries, keys, values, a log-sum a head
@@ -168,7 +168,7 @@ def _clip_layer(setup: Setup) -> int:
     else:
         inputs = b * w + sum(_linear_input(setup, width) for width in (w, w, w, w, w, m))
     kept = patches * (norms + attention + gelu + inputs)
-    return kept + _scores_kept(setup, vision.num_heads, vision.tokens) * _of_pass(setup)["crops"]
+    return kept + _scores_kept(setup, vision.num_heads, vision.num_positions) * _of_pass(setup)["crops"]
 
 
 def _of_pass(setup: Setup) -> Mapping[str, int]:
@@ -177,7 +177,7 @@ def _of_pass(setup: Setup) -> Mapping[str, int]:
     return {
         "tokens": samples * content.tokens,
         "crops": samples * content.crops,
-        "patches": samples * content.crops * setup.shape.vision.tokens,
+        "patches": samples * content.crops * setup.model.vision.num_positions,
         "picture_tokens": samples * content.picture_tokens,
         "labels": samples * content.label_tokens,
     }

@@ -1,10 +1,10 @@
-"""The batch of a pass, and whether to recompute: chosen so that the GPU's memory is used and not exceeded."""
+"""Samples of a pass, recomputation, place of the optimizer: so that a GPU's memory is used, not exceeded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from phitune_trainer.memory.estimate import Estimate, estimate
+from phitune_trainer.memory.estimate import Estimate, estimate, host_bytes
 from phitune_trainer.memory.gpus import gib
 from phitune_trainer.memory.setup import Content, Setup
 
@@ -30,6 +30,8 @@ class Choice:
     """Bytes of the GPU."""
     kept: Estimate | None
     """Where activations are recomputed by choice: what keeping them would need."""
+    on_gpu: Estimate | None
+    """Where the optimizer is offloaded by choice: what the smallest pass would need with it on the GPU."""
 
     @property
     def fits(self) -> bool:
@@ -44,11 +46,16 @@ class Choice:
     def reason(self) -> str:
         """A sentence with the numbers."""
         samples = "1 sample" if self.setup.micro_batch == 1 else f"{self.setup.micro_batch} samples"
+        activations = "activations recomputed" if self.setup.recompute else "activations kept"
+        if self.kept:
+            activations += f", since keeping them needs about {gib(self.kept.total)} GiB"
+        optimizer = ""
+        if self.setup.offload:
+            optimizer = f"; optimizer on the host (about {gib(host_bytes(self.setup))} GiB for each GPU)"
+        if self.on_gpu:
+            optimizer += f", since with it on the GPU at least {gib(self.on_gpu.total)} GiB are needed"
         needs = f"about {gib(self.estimate.total)} of {gib(self.memory)} GiB"
-        if not self.setup.recompute:
-            return f"{samples} a pass, activations kept: {needs}"
-        why = f", since keeping them needs about {gib(self.kept.total)} GiB" if self.kept else ""
-        return f"{samples} a pass, activations recomputed{why}: {needs}"
+        return f"{samples} a pass, {activations}{optimizer}: {needs}"
 
 
 @dataclass(frozen=True)
@@ -69,23 +76,33 @@ def choose(
     rank_batch: int,
     micro_batch: int | None = None,
     recompute: bool | None = None,
+    offload: bool | None = None,
 ) -> Choice:
-    """Choose what is None: samples of a pass, which divide `rank_batch`, and whether to recompute.
+    """Choose what is None: samples of a pass, which divide `rank_batch`, whether to recompute, and whether
+    the optimizer is on the host.
 
-    Keeping activations comes first, since recomputing costs a third more work and a larger pass saves little;
-    then the largest pass that fits, up to FULL_PASS_TOKENS. Where nothing fits, the smallest is returned.
+    The optimizer stays on the GPU if anything fits with it there, since a host takes longer for its step.
+    Then keeping activations comes first, since recomputing costs a third more work and a larger pass saves
+    little; then the largest pass that fits, up to FULL_PASS_TOKENS. Where nothing fits, what needs least is
+    returned.
     """
     sizes = [micro_batch] if micro_batch is not None else _pass_sizes(setup, rank_batch)
+    can_offload = offload is None and setup.method == "full"
     candidates = [
-        replace(setup, micro_batch=size, recompute=again)
+        replace(setup, micro_batch=size, recompute=again, offload=on_host)
+        for on_host in ([False, True] if can_offload else [bool(offload)])
         for again in ([False, True] if recompute is None else [recompute])
         for size in sizes
     ]
-    chosen = next((one for one in candidates if _fits(estimate(one), memory)), candidates[-1])
-    kept = None
+    needs = {one: estimate(one) for one in candidates}
+    smallest = min(candidates, key=lambda one: needs[one].total)
+    chosen = next((one for one in candidates if _fits(needs[one], memory)), smallest)
+    kept = on_gpu = None
     if recompute is None and chosen.recompute:
-        kept = estimate(replace(chosen, micro_batch=sizes[-1], recompute=False))
-    return Choice(chosen, estimate(chosen), memory, kept)
+        kept = needs[replace(chosen, micro_batch=sizes[-1], recompute=False)]
+    if offload is None and chosen.offload:
+        on_gpu = min((needs[one] for one in candidates if not one.offload), key=lambda need: need.total)
+    return Choice(chosen, needs[chosen], memory, kept, on_gpu)
 
 
 def remedies(choice: Choice, *, fewer_crops: Content) -> list[Remedy]:
@@ -111,12 +128,15 @@ def _changes(setup: Setup, memory: int, fewer_crops: Content) -> Iterator[tuple[
         yield "training.perDeviceBatchSize: 1 with training.gradientCheckpointing: auto", smallest
     if setup.method == "full" and (ranks := _enough_ranks(setup, memory)):
         yield f"{ranks} GPUs in all", replace(setup, ranks=ranks)
+    if setup.method == "full" and not setup.offload:
+        yield "training.offloadOptimizer: auto", replace(setup, offload=True)
     if fewer_crops.crops < setup.content.crops:
         yield f"training.numCrops: {FEWER_CROPS}", replace(setup, content=fewer_crops)
     if setup.method == "full" and not setup.freeze_vision:
         yield "freezeVision: true", replace(setup, freeze_vision=True)
     if setup.method == "full":
-        setup = replace(setup, method="lora", lora_rank=DEFAULT_RANK, lora_vision=not setup.freeze_vision)
+        on_vision = not setup.freeze_vision
+        setup = replace(setup, method="lora", offload=False, lora_rank=DEFAULT_RANK, lora_vision=on_vision)
         yield "method: lora", setup
     if setup.method == "lora":
         yield "method: qlora", replace(setup, method="qlora")

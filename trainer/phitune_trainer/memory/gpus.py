@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+BF16_FROM: Final = (8, 0)
+"""Compute capability from which bf16 is computed natively."""
 GIB: Final = 2**30
 _MIB: Final = 2**20
 
@@ -61,6 +63,14 @@ def find_gpu(name: str) -> Gpu | None:
     return max(found, key=lambda gpu: len(gpu.name)) if found else None
 
 
+def gpus_named(name: str) -> list[Gpu]:
+    """What people may mean: the GPU that `find_gpu` finds, else all of a kind (V100: both its memories)."""
+    if found := find_gpu(name):
+        return [found]
+    words = _words(name)
+    return [gpu for short, gpu in GPUS.items() if words <= _words(short)]
+
+
 def _words(name: str) -> frozenset[str]:
-    """Parts of a name without those that only tell the form of the board."""
+    """Parts of a name, whatever is between them."""
     return frozenset(name.upper().replace("_", "-").replace(" ", "-").split("-"))

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from phitune_trainer.config import Attention, Method, Precision, Task, TrainConfig
-from phitune_trainer.memory.shape import PUBLISHED, TINY, ModelShape
+from phitune_trainer.model_config import ModelConfig, full_config, tiny_config
+
+PUBLISHED: Final = full_config()
+"""Phi-3.5-vision; also what a model of unknown size is taken for."""
 
 PICTURES: Final[Mapping[Task, int]] = {
     "docvqa": 1,
@@ -42,7 +45,7 @@ class Content:
 class Setup:
     """One rank's part of a run. Packing changes nothing here: rows are always packed, never padded."""
 
-    shape: ModelShape = PUBLISHED
+    model: ModelConfig = PUBLISHED
     method: Method
     freeze_vision: bool = False
     lora_rank: int = 0
@@ -53,7 +56,7 @@ class Setup:
     ranks: int = 1
     """Over which ZeRO-2 spreads gradients and optimizer state."""
     offload: bool = False
-    """ZeRO-2 keeps gradients and optimizer state in the host's memory."""
+    """ZeRO-2 keeps the optimizer's state in the host's memory, and takes its step there."""
     content: Content
     micro_batch: int = 1
     """Samples of a pass."""
@@ -76,7 +79,7 @@ def content_of(config: TrainConfig, *, num_crops: int | None = None) -> Content:
 
     `num_crops` instead of the config's own.
     """
-    training, vision = config.training, shape_of(config).vision
+    training, vision = config.training, model_of(config).vision
     crops = training.num_crops if num_crops is None else num_crops
     pictures = PICTURES[config.task]
     picture_tokens = min(pictures * vision.image_tokens(crops, 1), training.max_length)
@@ -93,7 +96,7 @@ def setup_of(config: TrainConfig) -> Setup:
     """What a config asks of each device, at the largest sample to expect."""
     training, lora = config.training, config.lora
     return Setup(
-        shape=shape_of(config),
+        model=model_of(config),
         method=config.method,
         freeze_vision=config.freeze_vision,
         lora_rank=0 if lora is None else lora.rank,
@@ -103,11 +106,12 @@ def setup_of(config: TrainConfig) -> Setup:
         attention=training.attention,
         ranks=config.world.size,
         content=content_of(config),
-        micro_batch=training.micro_batch_size,
+        micro_batch=training.samples_per_pass,
+        offload=training.offload_optimizer,
         recompute=training.gradient_checkpointing,
     )
 
 
-def shape_of(config: TrainConfig) -> ModelShape:
+def model_of(config: TrainConfig) -> ModelConfig:
     """Sizes of the model: those of a model made here, else the published ones."""
-    return TINY if config.model.init == "tiny" else PUBLISHED
+    return tiny_config() if config.model.init == "tiny" else PUBLISHED
