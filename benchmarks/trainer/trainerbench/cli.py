@@ -18,7 +18,7 @@ RESULTS = results.REPOSITORY / "build" / "bench-trainer.json"
 
 _EPILOG = """\
 examples:
-  make bench-trainer                                         all rows, about ten minutes
+  make bench-trainer                                         all rows, about twenty minutes
   make bench-trainer ONLY=preprocess_speedup                 one row; the others in the file stay
   .venv/bin/python benchmarks/trainer --only load_extra_gib --only load_read_ratio
 

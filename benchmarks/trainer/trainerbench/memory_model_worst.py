@@ -1,8 +1,10 @@
 """How far the memory model is from torch's own count, on the full-size model."""
 
 import itertools
+import os
+from collections.abc import Sequence
 
-from trainerbench.alone import alone
+from trainerbench.alone import side_by_side
 from trainerbench.row import Bar, Row, Workplace
 
 RANKS = 8
@@ -12,16 +14,25 @@ TEXT_TOKENS, LABEL_TOKENS = 100, 40
 
 def measure(work: Workplace) -> float:
     """Largest relative difference over methods, recomputation or not, 1 and 4 samples a pass."""
-    cases = itertools.product(("full", "frozen", "lora"), (False, True), (1, 4))
+    cases = list(itertools.product(("full", "frozen", "lora"), (False, True), (1, 4)))
+    hands = len(os.sched_getaffinity(0))
+    shares = [cases[hand::hands] for hand in range(hands) if cases[hand::hands]]
     differences = []
-    for method, recompute, samples in cases:
-        estimated, tracked = alone(compare, method, recompute, samples)
-        differences.append(abs(estimated - tracked) / tracked)
-        work.say(
-            f"{method}, activations {'recomputed' if recompute else 'kept'}, {samples} a pass: "
-            f"estimated {estimated / 2**30:.2f}, tracked {tracked / 2**30:.2f} GiB, {differences[-1]:.1%}"
-        )
+    for share, found in zip(shares, side_by_side(compare_each, *shares), strict=True):
+        for (method, recompute, samples), (estimated, tracked) in zip(share, found, strict=True):
+            differences.append(abs(estimated - tracked) / tracked)
+            work.say(
+                f"{method}, activations {'recomputed' if recompute else 'kept'}, {samples} a pass: "
+                f"estimated {estimated / 2**30:.2f}, tracked {tracked / 2**30:.2f} GiB, "
+                f"{differences[-1]:.1%}"
+            )
+    assert len(differences) == len(cases)
     return max(differences)
+
+
+def compare_each(cases: Sequence[tuple[str, bool, int]]) -> list[tuple[int, int]]:
+    """What `compare` finds of each case."""
+    return [compare(*case) for case in cases]
 
 
 def compare(method: str, recompute: bool, samples: int) -> tuple[int, int]:
@@ -30,14 +41,14 @@ def compare(method: str, recompute: bool, samples: int) -> tuple[int, int]:
 
     from phitune_trainer.memory import Setup, estimate
     from phitune_trainer.model_config import full_config
-    from trainerbench.tracked_memory import page, shape_of, tracked_peak
+    from trainerbench.tracked_memory import page, tracked_peak
 
     warnings.filterwarnings("ignore", message="Expected a tensor or a traceable wrapper-subclass")
     config = full_config()
     sample, content = page(config, text_tokens=TEXT_TOKENS, label_tokens=LABEL_TOKENS)
     is_lora = method == "lora"
     setup = Setup(
-        shape=shape_of(config),
+        model=config,
         method="lora" if is_lora else "full",
         freeze_vision=method == "frozen",
         lora_rank=RANK if is_lora else 0,
@@ -48,7 +59,7 @@ def compare(method: str, recompute: bool, samples: int) -> tuple[int, int]:
         recompute=recompute,
     )
     estimated = estimate(setup)
-    return estimated.tensors - estimated.buffers, tracked_peak(config, setup, sample)
+    return estimated.tensors - estimated.buffers, tracked_peak(setup, sample)
 
 
 ROW = Row(
