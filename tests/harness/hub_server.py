@@ -1,7 +1,8 @@
-"""A hub on loopback: it speaks the protocol of the real one as far as files are fetched, and has its faults.
+"""A hub on loopback: it speaks the protocol of the real one as far as it is needed, and has its faults.
 
 Small files are answered at once, large ones (those named in `lfs`) by a redirect to a second server, as the
-real hub sends to its content delivery network. Every request is kept. A test says what shall go wrong.
+real hub sends to its content delivery network. Pushes are taken in `hub_uploads.py`. Every request is kept.
+A test says what shall go wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
+
+from harness.hub_uploads import Storage, Uploads, blob
 
 COMMIT = "a" * 40
 TOKEN = "hf_right"
@@ -71,7 +74,7 @@ class Fault:
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None
-    """Bytes after which the connection is closed, though more were promised."""
+    """Bytes, sent or taken, after which the connection is closed, though more were promised."""
     hold: threading.Event | None = None
     """What it waits for before it is closed."""
     ignores_range: bool = False
@@ -90,6 +93,8 @@ class FakeHub:
         """Tokens that are accepted."""
         self.members = {TOKEN}
         """Tokens whose owners have accepted the licence of gated repositories."""
+        self.storage = Storage()
+        """Large files that were pushed."""
         self.gate: threading.Event | None = None
         """Bytes of large files wait for it."""
         self._servers = [_serve(_Server(self, part), certificate) for part in ("hub", "cdn")]
@@ -155,7 +160,7 @@ def _serve(server: ThreadingHTTPServer, certificate: Path | None = None) -> Thre
     return server
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Uploads, BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
 
@@ -172,11 +177,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    def answer(self) -> None:
+    def do_POST(self) -> None:
+        self.take()
+
+    def do_PUT(self) -> None:
+        self.take()
+
+    def note(self) -> tuple[str, Request, Fault | None]:
+        """Keep the request; its path, itself, and what shall go wrong with it."""
         path = unquote(urlsplit(self.path).path)
         request = Request(self.command, path, {name.title(): value for name, value in self.headers.items()})
         self.server.hub.requests.append(request)
-        fault = self.server.hub.fault_for(path)
+        return path, request, self.server.hub.fault_for(path)
+
+    def answer(self) -> None:
+        path, request, fault = self.note()
         if fault is not None and fault.status is not None:
             self.send(fault.status, b"{}", fault.headers)
         elif self.server.part == "cdn":
@@ -208,12 +223,18 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.repo_for(key, request)
         if repo is None:
             return
-        if revision not in {*repo.refs, repo.commit}:
+        repo = self.server.hub.repos.get(f"{key}@{revision}", repo)
+        if revision not in {*repo.refs, repo.commit, ""}:
             self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         with_sizes = "blobs" in parse_qs(urlsplit(self.path).query) and repo.tells_sizes
         siblings = [{"rfilename": name, **(_about(repo, name) if with_sizes else {})} for name in repo.files]
-        about = {"id": key.partition("/")[2], "sha": repo.commit, "siblings": siblings}
+        about = {
+            "id": key.partition("/")[2],
+            "sha": repo.commit,
+            "private": repo.is_private,
+            "siblings": siblings,
+        }
         self.send(200, json.dumps(about).encode())
 
     def resolve(self, path: str, request: Request, fault: Fault | None) -> None:
@@ -236,7 +257,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             self.send(302, b"", about)
         else:
-            etag = {"X-Repo-Commit": repo.commit, "ETag": f'"{_blob(repo.files[name])}"'}
+            etag = {"X-Repo-Commit": repo.commit, "ETag": f'"{blob(repo.files[name])}"'}
             self.send_file(repo.files[name], etag, fault)
 
     def send_file(self, content: bytes, headers: Mapping[str, str], fault: Fault | None) -> None:
@@ -256,7 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps({"error": message}).encode(), headers)
 
     def send(
-        self, status: int, body: bytes, headers: Mapping[str, str] = {}, fault: Fault | None = None
+        self, status: int, body: bytes = b"", headers: Mapping[str, str] = {}, fault: Fault | None = None
     ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -279,14 +300,10 @@ def _about(repo: Repo, name: str) -> dict[str, Any]:
     if not repo.tells_checksums:
         return {"size": len(content)}
     if not repo.large(name):
-        return {"size": len(content), "blobId": _blob(content)}
+        return {"size": len(content), "blobId": blob(content)}
     checksum = hashlib.sha256(content).hexdigest()
     lfs = {"sha256": checksum, "size": len(content), "pointerSize": 134}
     return {"size": len(content), "blobId": "b" * 40, "lfs": lfs}
-
-
-def _blob(content: bytes) -> str:
-    return hashlib.sha1(f"blob {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 
 @contextmanager

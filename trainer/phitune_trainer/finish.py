@@ -1,15 +1,20 @@
 """The end of a run: exports, proof of training, and the result."""
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import torch
 
+from phitune_trainer.card_facts import facts_of_run
+from phitune_trainer.evaluate.kept import read_metrics
 from phitune_trainer.export import export
 from phitune_trainer.incarnation import refuse_if_superseded
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
+from phitune_trainer.model_card import model_card
 from phitune_trainer.progress import Progress, timestamp
+from phitune_trainer.report import keep_report
 from phitune_trainer.result import write_result
 from phitune_trainer.run_layout import IncarnationFolder, RunLayout
 from phitune_trainer.score_words import score_words
@@ -23,7 +28,7 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
     digest = parameters_hash(run.engine.parameters)
     run.narrator.report(parametersHash=digest)
     progress.update(state="saving")
-    artifacts = run.world.from_first(lambda: write_exports(run, method, layout, folder))
+    artifacts = run.world.from_first(lambda: write_exports(run, method, layout, folder, digest, progress))
     progress.update(state="done")
     snapshot = progress.snapshot()
     shown = ("loss", "learningRate", "epoch")
@@ -40,6 +45,7 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
         "parametersHash": digest,
         "finishedAt": timestamp(),
     }
+    artifacts |= run.world.from_first(lambda: keep_report(layout, result, run.narrator.trouble))
     run.world.from_first(lambda: complete(layout, folder, result))
     run.narrator.report(artifacts=artifacts)
     scores = snapshot["evaluation"]
@@ -47,10 +53,27 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
     return f"done: {run.total_steps} steps{said}; outputs in {layout.path}"
 
 
-def write_exports(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder) -> dict[str, str]:
-    """What the run leaves, by kind: paths on the volume."""
+def write_exports(
+    run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder, digest: str, progress: Progress
+) -> dict[str, str]:
+    """What the run leaves, by kind: paths on the volume. `digest` is that of the trained parameters."""
     refuse_if_superseded(layout, folder)
-    return {"run": layout.on_volume(layout.path), **export(method, run.config, layout)}
+    facts = facts_of_run(
+        run.config,
+        layout,
+        step=run.total_steps,
+        scores=read_metrics(folder.evaluation(run.total_steps)) or None,
+        dtype=str(method.model.lm_head.weight.dtype).removeprefix("torch."),
+    )
+    made = export(
+        method,
+        run.config,
+        layout,
+        card=partial(model_card, facts),
+        source=f"parameters {digest}",
+        on_written=lambda _: progress.update(),  # a sign of life, for whoever looks for one
+    )
+    return {"run": layout.on_volume(layout.path), **made}
 
 
 def complete(layout: RunLayout, folder: IncarnationFolder, result: dict[str, Any]) -> None:

@@ -21,7 +21,9 @@ from typing import Any, Final
 
 from phitune_trainer.errors import UserError
 from phitune_trainer.folders import is_filled
-from phitune_trainer.hub_client import Hub, HubUnavailable, Listing, Repository, Say
+from phitune_trainer.hub_client import Hub, Listing, Repository
+from phitune_trainer.hub_connection import HubUnavailable, Say
+from phitune_trainer.hub_record import RECORD, Record, file_name, record_name
 from phitune_trainer.lease import Lease, LeaseLost, sole
 from phitune_trainer.partial_file import HubFile, PartialFile
 from phitune_trainer.run_layout import sync_folder, write_atomically
@@ -35,38 +37,7 @@ SPARE_BYTES: Final = 256 * 2**20
 """Room that must be left on the volume beside what is fetched."""
 _TRIES: Final = 2
 """Of a file whose checksum is wrong: it may have been hurt on its way."""
-_RECORD: Final = ".hub-"
 _PARTIAL: Final = ".partial"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What was fetched into a folder from one repository."""
-
-    revision: str
-    commit: str
-    fetched_at: str
-    patterns: tuple[str, ...]
-    files: dict[str, int]
-    """Bytes of each."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Record | None":
-        """The record, or None if there is none that can be understood."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**found, "patterns": tuple(found["patterns"])})
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            return None
-
-    def covers(self, patterns: Sequence[str], folder: Path) -> bool:
-        """Whether all files of these patterns were fetched and are there."""
-        return set(patterns) <= set(self.patterns) and all(self.has(name, folder) for name in self.files)
-
-    def has(self, name: str, folder: Path) -> bool:
-        """Whether this file was fetched and is there."""
-        path = folder / name
-        return name in self.files and path.is_file() and path.stat().st_size == self.files[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,20 +101,20 @@ class _Fetch:
 
     def __init__(self, wanted: Wanted, say: Say) -> None:
         repository, into = wanted.repository, wanted.into
-        name = f"{repository.kind}-{repository.name.replace('/', '--')}"
+        name = file_name(repository.kind, repository.name)
         self.lease = into.with_name(f".{into.name}.{name}.lease")
         self._repository = repository
         self._patterns = wanted.patterns
         self._into = into
         self._say = say
-        self._record = f"{_RECORD}{name}.json"
+        self._record = record_name(repository.kind, repository.name)
         self._work = into.with_name(f".{into.name}.{name}.fetching")
         self._files = self._work / "files"
         self._plan = self._work / "plan.json"
         self._said_at = time.monotonic()
 
     def is_by_hand(self) -> bool:
-        return is_filled(self._into) and not any(self._into.glob(f"{_RECORD}*"))
+        return is_filled(self._into) and not any(self._into.glob(f"{RECORD}*"))
 
     def is_done(self) -> bool:
         record = Record.read(self._into / self._record)

@@ -21,7 +21,7 @@ from phitune_trainer.checkpoint.files import (
 )
 from phitune_trainer.config import TrainConfig, load_config, parse_config
 from phitune_trainer.errors import UserError
-from phitune_trainer.methods import prepare_method
+from phitune_trainer.methods import Method, prepare_method
 from phitune_trainer.methods.adapter_folder import ABOUT, is_for_four_bits
 from phitune_trainer.methods.lora import load_adapter
 from phitune_trainer.model import Phi3V, load_model
@@ -44,6 +44,8 @@ class Located:
     """Model folder that it stands on, itself if it is one: has the tokenizer and the processor's settings."""
     run: TrainConfig | None
     """Config of the run whose folder it is in."""
+    is_checked: bool = False
+    """Whether the files of a checkpoint have been compared with its manifest just now."""
 
     def settings_digest(self) -> str:
         """SHA-256 of what decides the answers beside the weights, such as an adapter's alpha."""
@@ -88,17 +90,24 @@ def load_trained(located: Located, *, dtype: torch.dtype, attention: str) -> Phi
     The base of QLoRA is quantised as in training: beside other weights its adapters are another model. That
     happens when the model is next moved to a device, the CPU too.
     """
+    return load_method(located, dtype=dtype, attention=attention).model
+
+
+def load_method(located: Located, *, dtype: torch.dtype, attention: str) -> Method:
+    """The same with its adapters, if any, as PEFT sees them: what can be exported."""
     if located.kind == "checkpoint":
         assert located.run is not None
+        if not located.is_checked:
+            _check(located.folder)
         return _load_checkpoint(located.folder, located.model_dir, located.run, dtype, attention)
-    model = load_model(located.model_dir, dtype=dtype, attention=attention)
+    model, peft_model = load_model(located.model_dir, dtype=dtype, attention=attention), None
     if located.kind == "adapter":
         if is_for_four_bits(located.folder):
             from phitune_trainer.methods.qlora import quantize  # here, because bitsandbytes takes seconds
 
             quantize(model)
-        load_adapter(model, located.folder)
-    return model
+        peft_model = load_adapter(model, located.folder)
+    return Method(model, peft_model, located.about)
 
 
 def kind_of(folder: Path) -> Kind:
@@ -119,10 +128,16 @@ def find_run(folder: Path) -> TrainConfig | None:
 
     ConfigError where that config is damaged.
     """
+    layout = find_layout(folder)
+    return None if layout is None else _moved(load_config(layout.config), layout)
+
+
+def find_layout(folder: Path) -> RunLayout | None:
+    """The run whose folder this is in, or is."""
     for parent in (folder, *folder.resolve().parents):
         layout = RunLayout(parent.resolve())
         if layout.config.is_file() and layout.incarnations.is_dir():
-            return _moved(load_config(layout.config), layout)
+            return layout
     return None
 
 
@@ -153,15 +168,18 @@ def _config_in(checkpoint: Path) -> TrainConfig:
         raise UserError(f"{checkpoint / TRAINER}: damaged ({error}); choose another checkpoint") from error
 
 
-def _load_checkpoint(
-    folder: Path, base: Path, config: TrainConfig, dtype: torch.dtype, attention: str
-) -> Phi3V:
+def _check(checkpoint: Path) -> None:
     try:
-        check(folder)
+        check(checkpoint)
     except DamagedCheckpoint as problem:
         raise UserError(f"{problem}; choose another checkpoint of this run") from problem
-    model = prepare_method(load_model(base, dtype=dtype, attention=attention), config).model
-    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+
+
+def _load_checkpoint(
+    folder: Path, base: Path, config: TrainConfig, dtype: torch.dtype, attention: str
+) -> Method:
+    method = prepare_method(load_model(base, dtype=dtype, attention=attention), config)
+    trained = {name: one for name, one in method.model.named_parameters() if one.requires_grad}
     saved = StateReader(folder)
     if differing := sorted(saved.parameters() ^ trained.keys()):
         raise UserError(
@@ -171,7 +189,7 @@ def _load_checkpoint(
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(saved("weight", name, 0, parameter.numel()).view_as(parameter))
-    return model
+    return method
 
 
 def _what_it_is(folder: Path) -> str:

@@ -16,7 +16,7 @@ from harness.fetching import MODEL, Fetching, content, repository
 from harness.hub_server import COMMIT, TOKEN, FakeHub, Fault, forward_proxy, make_certificate
 from phitune_trainer.errors import UserError, volume_problem
 from phitune_trainer.hub import HubUnavailable
-from phitune_trainer.hub_client import PAUSES
+from phitune_trainer.hub_connection import PAUSES
 from phitune_trainer.transfer import Transfer
 
 

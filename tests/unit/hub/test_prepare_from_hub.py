@@ -16,11 +16,11 @@ import torch
 
 from harness.hub_server import TOKEN, FakeHub, Fault
 from harness.parquet_data import CAULDRON, DOCVQA_1200, cauldron_row, docvqa_row, write_parquet
+from harness.train_configs import train_config
 from harness.videos import write_video
 from phitune_trainer import prepare as prepare_module
-from phitune_trainer.config import TrainConfig, parse_config
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
-from phitune_trainer.init_model import init_model
 from phitune_trainer.prepare import prepare
 
 torch.set_num_threads(1)
@@ -28,18 +28,10 @@ torch.set_num_threads(1)
 CLASSES = ("Archery", "Basketball")
 
 
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A base model's files as a repository holds them."""
-    folder = tmp_path_factory.mktemp("made") / "tiny"
-    init_model("tiny", folder, 0)
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture
-def hub(server: FakeHub, tiny_model: dict[str, bytes], tmp_path: Path) -> FakeHub:
+def hub(server: FakeHub, base_model: Path, tmp_path: Path) -> FakeHub:
     """A hub with the recipe's data sets, a few rows of each."""
-    server.model("team/tiny", files=tiny_model)
+    server.model("team/tiny", files={path.name: path.read_bytes() for path in base_model.iterdir()})
     files = {"docvqa/train-0.parquet": [cauldron_row(("What?", "Seven."), ("Who?", "He."))] * 3}
     server.dataset("HuggingFaceM4/the_cauldron", files=parquet(tmp_path, files, CAULDRON))
     mini = {f"data/{part}-0.parquet": [docvqa_row("What?", "Seven", "7")] * 2 for part in ("train", "test")}
@@ -67,37 +59,11 @@ def archive(folder: Path) -> bytes:
     return packed.getvalue()
 
 
-def config(workspace: Path, task: str = "docvqa", **groups: dict[str, Any]) -> TrainConfig:
-    return parse_config(
-        {
-            "run": {"namespace": "team", "name": "job", "uid": "0" * 8, "workspace": str(workspace)},
-            "model": {"name": "team/tiny"},
-            "task": task,
-            "data": {},
-            "method": "full",
-            "training": {
-                "epochs": 1,
-                "globalBatchSize": 1,
-                "microBatchSize": 1,
-                "learningRate": 0.003,
-                "weightDecay": 0.01,
-                "warmupSteps": 0,
-                "schedule": "linear",
-                "numCrops": 1,
-                "maxLength": 512,
-                "packing": False,
-                "gradientCheckpointing": False,
-                "precision": "fp32",
-                "attention": "sdpa",
-                "seed": 0,
-            },
-            "world": {"nodes": 1, "processesPerNode": 1, "device": "cpu"},
-            "checkpoint": {"everySteps": 50, "keep": 2},
-            "evaluation": {"enabled": True, "baseline": True},
-            "export": {"merged": True, "adapter": False},
-            **groups,
-        }
-    )
+FROM_HUB = {"model": {"name": "team/tiny", "init": None}, "data": {"generate": None, "eval": None}}
+
+
+def config(workspace: Path, task: str = "docvqa", **changes: dict[str, Any]) -> TrainConfig:
+    return train_config(workspace, FROM_HUB, {"task": task}, changes)
 
 
 def prepared(job: TrainConfig) -> list[str]:
@@ -119,6 +85,7 @@ def test_model_and_both_data_sets_of_docvqa_come_and_a_second_job_asks_for_nothi
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("videos", "docvqa")) == [
         "data",
         "models",
+        "runs",
     ]
     assert not bare_environment.exists()
     hub.requests.clear()
@@ -208,7 +175,7 @@ def test_the_pod_ends_with_a_code_and_words_that_say_whether_to_try_again(
     reason: str,
     words: str,
 ) -> None:
-    monkeypatch.setattr("phitune_trainer.hub_client.PAUSES", (0.01,))
+    monkeypatch.setattr("phitune_trainer.hub_connection.PAUSES", (0.01,))
     hub.faults = [Fault("/revision/main", status=status, times=99)]
     assert prepare_module.main() == code
     message = json.loads(command.read_text())

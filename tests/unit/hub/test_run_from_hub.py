@@ -13,7 +13,7 @@ from phitune_cli.main import main
 def test_a_hub_that_stays_away_ends_in_one_sentence(
     server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("phitune_trainer.hub_client.PAUSES", (0.01,))
+    monkeypatch.setattr("phitune_trainer.hub_connection.PAUSES", (0.01,))
     server.model("team/tiny", files={"config.json": b"{}"})
     server.faults = [Fault("/revision/main", status=503, times=99)]
     file = tmp_path / "job.yaml"

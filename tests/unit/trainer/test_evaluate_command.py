@@ -9,17 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness.finished_runs import finished
 from harness.parquet_data import CAULDRON, DOCVQA_1200, cauldron_row, docvqa_row, encoded, write_parquet
 from phitune_cli.main import main
-from phitune_trainer.config import TrainConfig
-from phitune_trainer.data.workers import InProcess
-from phitune_trainer.engine.world import World
 from phitune_trainer.load_trained import load_trained, locate
-from phitune_trainer.narrator import Narrator
-from phitune_trainer.progress import Progress
-from phitune_trainer.run_layout import RunLayout
-from phitune_trainer.stop import StopRequest
-from phitune_trainer.train import run_rank
 
 LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0, "vision": False}}
 SCORED: dict[str, Any] = {
@@ -27,18 +20,6 @@ SCORED: dict[str, Any] = {
     "evaluation": {"enabled": True, "baseline": True},
     "training": {"maxSteps": 6, "microBatchSize": 12, "learningRate": 5e-3},
 }
-
-
-def finished(config: TrainConfig, in_ranks: Any) -> RunLayout:
-    """A run from its first step to its exports."""
-
-    def run(world: World) -> str:
-        progress = Progress(attempt=1)
-        narrator = Narrator(world.rank, Path(config.run.workspace), progress)
-        return run_rank(config, world, narrator, progress, StopRequest(), InProcess())
-
-    in_ranks(1, run)
-    return RunLayout(config.run_dir)
 
 
 def phitune(*arguments: object) -> int:

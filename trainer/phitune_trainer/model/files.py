@@ -9,6 +9,9 @@ from phitune_trainer.model_config import ModelFilesError
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
+PUBLISHED_CODE = ("configuration_phi3_v.py", "modeling_phi3_v.py", "processing_phi3_v.py")
+"""The published remote code: copied along for those who load a checkpoint with it, never run here."""
+
 COMPANIONS = (
     "config.json",
     "generation_config.json",
@@ -22,15 +25,9 @@ COMPANIONS = (
     "chat_template.json",
     "chat_template.jinja",
     "LICENSE",
-    "configuration_phi3_v.py",
-    "modeling_phi3_v.py",
-    "processing_phi3_v.py",
+    *PUBLISHED_CODE,
 )
-"""Files that belong beside the weights, as far as a folder has them.
-
-The Python files are the published remote code: copied along for those who load a checkpoint with it, never
-run here.
-"""
+"""Files that belong beside the weights, as far as a folder has them."""
 
 _MAX_HEADER_BYTES = 100_000_000
 

@@ -94,8 +94,6 @@ class FlashAttention:
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why flash attention cannot run on this device with this dtype; None if it can."""
-    if reason := _missing_in_torch():
-        return reason
     if device.type != "cuda":
         return f"it needs a GPU, this is {device.type}"
     if dtype != torch.bfloat16:
@@ -103,7 +101,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
         return f"it needs compute capability 8.0 (Ampere) or newer, this is {major}.{minor}"
-    return None
+    return _missing_in_torch()
 
 
 def _missing_in_torch() -> str | None:

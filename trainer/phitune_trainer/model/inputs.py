@@ -9,7 +9,7 @@ prefix is laid into the row once for all branches whose sequences use the same r
 the whole length of a sequence (`rope.py`); where both kinds occur, it is laid out once for each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -106,17 +106,32 @@ class Batch:
     """(L,) int64: the tokens that are to be predicted there."""
     where: tuple[str, ...]
     """Where each sample comes from, as "file:line", for messages; one entry a sample."""
+    picture_keys: tuple[str, ...] = ()
+    """What tells each picture from others; none where pictures are not looked up."""
+    embedded: tuple[Tensor | None, ...] = ()
+    """(tokens, hidden) of each picture, as the vision part gives it, where that is known; none where pictures
+    are not looked up. The model takes all of them or none."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device`."""
+        """The same batch with its tensors on `device`, but for pictures whose embedding is known."""
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "Batch":
+        """The same batch in memory of the host that `to` copies from without waiting for the GPU."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        known = self.embedded or (None,) * len(self.pictures)
+        pairs = zip(self.pictures, known, strict=True)
         return replace(
             self,
-            input_ids=self.input_ids.to(device),
-            pictures=tuple(picture.to(device) for picture in self.pictures),
-            picture_positions=self.picture_positions.to(device),
-            picture_rows=self.picture_rows.to(device),
-            label_positions=self.label_positions.to(device),
-            labels=self.labels.to(device),
+            input_ids=change(self.input_ids),
+            pictures=tuple(picture if rows is not None else change(picture) for picture, rows in pairs),
+            picture_positions=change(self.picture_positions),
+            picture_rows=change(self.picture_rows),
+            label_positions=change(self.label_positions),
+            labels=change(self.labels),
+            embedded=tuple(rows if rows is None else change(rows) for rows in self.embedded),
         )
 
     @property

@@ -41,6 +41,11 @@ def check_model(folder: Path) -> int:
 
 def _check(folder: Path, attention: str) -> tuple[Phi3V, dict[Path, dict[str, TensorEntry]]]:
     """The model without weights, and the headers of its files, which hold exactly its tensors."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ModelFilesError(
+            f"{folder}: is an adapter, and a base model is whole weights; merge it first: "
+            f"phitune export {folder} --to MERGED"
+        )
     config = ModelConfig.from_folder(folder)
     with torch.device("meta"):
         model = Phi3V(config, attention=attention)

@@ -34,7 +34,11 @@ class Backbone(nn.Module):
         text: Tensor = self.embed_tokens(batch.input_ids.clamp(min=0))
         if not batch.pictures:
             return text + self._unseen_picture() if torch.is_grad_enabled() else text
-        pictures = self.vision_embed_tokens(batch.pictures)
+        pictures = (
+            torch.cat([rows for rows in batch.embedded if rows is not None])
+            if batch.embedded
+            else self.vision_embed_tokens(batch.pictures)
+        )
         assert len(pictures) == batch.num_picture_tokens, (
             f"{batch.num_picture_tokens} places for {len(pictures)} picture tokens"
         )
@@ -59,7 +63,7 @@ class Backbone(nn.Module):
         as a batch with pictures does: ZeRO-2 adds up gradients over the ranks in the order in which they
         appear.
         """
-        if not any(parameter.requires_grad for parameter in self.vision_embed_tokens.parameters()):
+        if self.vision_embed_tokens.is_frozen:
             return torch.zeros((), device=self.embed_tokens.weight.device)
         size = self.vision_embed_tokens.crop_size
         black = torch.zeros(size, size, 3, dtype=torch.uint8, device=self.embed_tokens.weight.device)

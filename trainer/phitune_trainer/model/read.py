@@ -20,6 +20,9 @@ from phitune_trainer.model_config import ModelFilesError
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """The dtypes that weights may have in a file, by their names there."""
 
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+"""The same by the names that configs and options have for them."""
+
 _READERS = 4
 
 

@@ -20,15 +20,19 @@ def ignore(path: Path) -> None:
     """Take no notice of a file that has been written."""
 
 
-def save_model(model: Phi3V, folder: Path, *, source: Path) -> None:
+def save_model(
+    model: Phi3V, folder: Path, *, source: Path, on_written: Callable[[Path], None] = ignore
+) -> None:
     """Write weights, index and the configuration, tokenizer and processor files of `source` into `folder`.
 
     The weights keep their dtype, bit for bit, and `config.json` names it: readers load in the dtype that it
-    names. The folder is not complete before this returns: write to a name aside and rename.
+    names. The folder is not complete before this returns: write to a name aside and rename. `on_written` is
+    told of each file of weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = model.state_dict()
-    write_shards(folder, {name: tensor.nbytes for name, tensor in tensors.items()}, tensors.__getitem__)
+    sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
+    write_shards(folder, sizes, tensors.__getitem__, on_written=on_written)
     copy_companions(source, folder)
     _name_dtype(folder / "config.json", str(model.lm_head.weight.dtype).removeprefix("torch."))
 

@@ -23,6 +23,7 @@ class VisionEmbedding(nn.Module):
         super().__init__()
         merged = config.vision.merged_size
         self.crop_size = config.vision.image_size
+        self._config = config
         self.img_processor = nn.ModuleDict({"vision_model": ClipTower(config.vision, kernel)})
         self.glb_GN = nn.Parameter(torch.zeros(1, 1, merged))
         self.sub_GN = nn.Parameter(torch.zeros(1, 1, 1, merged))
@@ -39,8 +40,39 @@ class VisionEmbedding(nn.Module):
         assert isinstance(tower, ClipTower)
         return tower
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing of it is trained, so that a picture always gives the same."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what it gives."""
+        return self.sub_GN.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers of each row that it gives."""
+        return self._config.hidden_size
+
+    def num_tokens(self, picture: Tensor) -> int:
+        """Rows that it gives for a picture, bytes (H, W, 3)."""
+        return self._config.vision.image_tokens(*grid_of(picture, self.crop_size))
+
+    def num_bytes(self, num_crops: int) -> int:
+        """Most bytes that a picture of so many crops is embedded to."""
+        tokens = self._config.vision.image_tokens(num_crops, 1)
+        return tokens * self._config.hidden_size * self.sub_GN.element_size()
+
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
         """At least one picture, each bytes (H, W, 3) -> (image tokens of all pictures in turn, hidden)."""
+        if not self.is_frozen:
+            return self._embed(pictures)
+        # One by one: what comes of a picture is then the same to the bit whatever it comes with.
+        with torch.no_grad():
+            return torch.cat([self._embed([picture]) for picture in pictures])
+
+    def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
         crops = torch.cat([crops_of(picture, self.crop_size) for picture in pictures])
         features = merge_patches(self.tower(crops.to(self.sub_GN.dtype)))
         grids = [grid_of(picture, self.crop_size) for picture in pictures]
