@@ -15,6 +15,7 @@ from phitune_trainer.build import build_engine, load_datasets, load_method
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import collate
 from phitune_trainer.data.sampler import split, step_indices
+from phitune_trainer.engine import ADAM_BETAS, Engine
 from phitune_trainer.engine.world import World
 from phitune_trainer.model import Sample
 
@@ -23,8 +24,8 @@ LORA_WITH_VISION = {"method": "lora", "lora": {**LORA["lora"], "vision": True}} 
 
 Plan = Callable[[int], list[int]]
 """The samples of a step, by its number."""
-Steps = tuple[list[float], list[float], dict[str, Any]]
-"""Losses, gradient norms and trained weights."""
+Steps = tuple[list[float], list[float], dict[str, Any], dict[str, Any]]
+"""Losses, gradient norms, the first step's gradients (clipped) and the weights at the end, by parameter."""
 
 
 def shuffled(step: int) -> list[int]:
@@ -41,7 +42,7 @@ def two_steps(config: TrainConfig, plan: Plan = shuffled) -> Callable[[World], S
         engine = build_engine(config, method, world)
         border = method.model.model_config.original_max_positions
         lay_out = partial(collate, original_max_positions=border)
-        losses, norms = [], []
+        losses, norms, gradients = [], [], {}
         for step in range(2):
             micro_batch = config.training.micro_batch_size
             pieces = split(plan(step), rank=world.rank, world=world.size, micro_batch=micro_batch)
@@ -54,10 +55,23 @@ def two_steps(config: TrainConfig, plan: Plan = shuffled) -> Callable[[World], S
                 loss += share.detach()
             norms.append(float(engine.step(1e-3)))
             losses.append(float(world.sum_(loss)))
+            if step == 0:
+                gradients = gradients_of(engine, world)
         weights = {name: weight.detach().numpy() for name, weight in engine.parameters.items()}
-        return losses, norms, weights
+        return losses, norms, gradients, weights
 
     return run
+
+
+def gradients_of(engine: Engine, world: World) -> dict[str, Any]:
+    """What the first step was taken with: AdamW's average is then a tenth of it, spread over the ranks."""
+    gradients = {name: np.full(one.shape, np.nan) for name, one in engine.parameters.items()}
+    own = [
+        (part.name, part.start, part.values.numpy()) for part in engine.fragments() if part.kind == "exp_avg"
+    ]
+    for name, start, values in (part for rank in world.gather(own) for part in rank):
+        gradients[name].reshape(-1)[start : start + len(values)] = values / (1 - ADAM_BETAS[0])
+    return gradients
 
 
 def sequences(sample: Sample) -> list[Sample]:
@@ -87,29 +101,35 @@ def reference(config: TrainConfig, in_ranks: Any, plan: Plan = shuffled) -> Step
         optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=1e-3, betas=(0.9, 0.95), eps=1e-7
         )
-        losses, norms = [], []
+        losses, norms, gradients = [], [], {}
         for step in range(2):
             batch = collate([sequence for index in plan(step) for sequence in sequences(samples[index])])
             loss = model(batch) / batch.num_label_tokens
             loss.backward()
             norms.append(float(torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)))
+            gradients = gradients or {name: p.grad.numpy().copy() for name, p in trained.items()}
             optimizer.step()
             optimizer.zero_grad()
             losses.append(float(loss.detach()))
-        return losses, norms, {name: p.detach().numpy() for name, p in trained.items()}
+        return losses, norms, gradients, {name: p.detach().numpy() for name, p in trained.items()}
 
     result: Steps = in_ranks(1, run)[0]
     return result
 
 
 def assert_equal(found: list[Steps], expected: Steps) -> None:
-    """Every rank has the losses, norms and weights of the reference."""
-    for losses, norms, weights in found:
+    """Every rank has the losses, norms, gradients and weights of the reference."""
+    for losses, norms, gradients, weights in found:
         assert losses == pytest.approx(expected[0], rel=1e-5)
-        assert norms == pytest.approx(expected[1], rel=1e-4)
-        assert weights.keys() == expected[2].keys()
+        assert norms == pytest.approx(expected[1], rel=1e-5)
+        assert gradients.keys() == expected[2].keys()
+        for name, gradient in gradients.items():
+            # A bias before a softmax has no gradient but rounding: 1e-11 of a whole that is clipped to 1.
+            atol = 1e-5 * np.abs(expected[2][name]).max() + 1e-9
+            np.testing.assert_allclose(gradient, expected[2][name], rtol=0, atol=atol, err_msg=name)
+        assert weights.keys() == expected[3].keys()
         for name, weight in weights.items():
-            np.testing.assert_allclose(weight, expected[2][name], rtol=0, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(weight, expected[3][name], rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +145,16 @@ def test_any_split_over_ranks_and_passes_equals_one_plain_process(
     method: dict[str, Any], make_config: Any, in_ranks: Any
 ) -> None:
     expected = reference(make_config(**method), in_ranks)
-    for ranks, micro_batch in [(1, 12), (1, 3), (2, 3), (3, 1)]:
+    for ranks, micro_batch, recomputed in [
+        (1, 3, True),
+        (2, 3, False),
+        (3, 2, False),
+        (4, 1, True),
+    ]:
         config = make_config(
-            **method, world={"processesPerNode": ranks}, training={"microBatchSize": micro_batch}
+            **method,
+            world={"processesPerNode": ranks},
+            training={"microBatchSize": micro_batch, "gradientCheckpointing": recomputed},
         )
         assert_equal(in_ranks(ranks, two_steps(config)), expected)
 

@@ -7,13 +7,15 @@ ranks, `data_parallel` keeps all of it on every rank.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import torch
 
 MAX_GRAD_NORM = 1.0
 ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-7
+ADAMW: Final[dict[str, Any]] = {"betas": ADAM_BETAS, "eps": ADAM_EPS, "fused": True}
+"""torch's AdamW, in both engines. Fused: one pass over the state, on GPUs and CPUs, nothing to compile."""
 STATE_KINDS = ("weight", "exp_avg", "exp_avg_sq")
 """What is saved of a parameter: its value in float32, and Adam's two averages."""
 
@@ -58,8 +60,16 @@ class Engine(Protocol):
     def fragments(self) -> Iterator[Fragment]:
         """This rank's part of the state; together the ranks yield everything exactly once."""
 
-    def restore(self, read: ReadState, step: int) -> None:
-        """Take over weights and optimizer state as they were after `step` steps."""
+    def scalars(self) -> dict[str, float]:
+        """What beside the fragments decides the next step's numbers, by name; the same on every rank.
+
+        `adamStep`: the steps that AdamW took, which in fp16 are fewer than the run's. In fp16 also
+        `lossScale`, `goodSteps` (steps since the scale last changed or overflowed) and, with ZeRO-2,
+        `hysteresis` (overflows until the scale is lowered).
+        """
+
+    def restore(self, read: ReadState, scalars: dict[str, float]) -> None:
+        """Take over weights and optimizer state as `fragments` and `scalars` gave them."""
 
 
 def decay_groups(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> list[dict[str, object]]:

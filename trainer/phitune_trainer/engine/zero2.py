@@ -3,29 +3,35 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from phitune_trainer.engine import (
-    ADAM_BETAS,
-    ADAM_EPS,
+    ADAMW,
     MAX_GRAD_NORM,
     STATE_KINDS,
     Fragment,
     ReadState,
     decay_groups,
 )
+from phitune_trainer.engine.gradient_order import GradientOrder
 from phitune_trainer.engine.world import World
 
-_MUON = "deepspeed.runtime.zero.muon.muon_optimizer"
+_MUON = "deepspeed.runtime.zero.muon"
 _BUCKET_ELEMENTS = 50_000_000
 """Gradients sent at a time: large enough for full bandwidth, small beside the weights."""
 
 
 class Zero2:
-    """The weights stay whole on every rank; of everything else a rank keeps 1/size."""
+    """The weights stay whole on every rank; of everything else a rank keeps 1/size.
+
+    Each gradient is sent to the rank that keeps its state, and to no other. On GPUs that goes on beside the
+    backward pass, in a stream of its own.
+    """
 
     def __init__(
         self,
@@ -34,11 +40,14 @@ class Zero2:
         *,
         weight_decay: float,
         precision: Literal["bf16", "fp16", "fp32"],
+        offload_optimizer: bool = False,
     ) -> None:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # or it warns that it had to guess
         import deepspeed  # here, because it takes seconds and only this engine needs it
 
         self.summary = f"DeepSpeed ZeRO-2: gradients and optimizer state spread over {world.size} ranks"
+        if offload_optimizer:
+            self.summary += "; the optimizer works in the memory of the host"
         self._world = world
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         _leave_out_muon()
@@ -46,10 +55,14 @@ class Zero2:
         self._engine, optimizer, _, _ = deepspeed.initialize(
             model=model,
             model_parameters=decay_groups(self._parameters, weight_decay),
-            config=_config(precision),
+            config=_config(precision, world.device, offload_optimizer=offload_optimizer),
             dist_init_required=False,
         )
         self._optimizer: Any = optimizer
+        optimizer.gradient_average = False  # the loss is already this rank's share of the mean
+        if world.device.type == "cpu":
+            optimizer.allreduce_bucket = partial(_sum_at_owner, world)
+        self._order = GradientOrder(self._parameters, world)
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -59,16 +72,19 @@ class Zero2:
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         """See Engine."""
         self._engine.set_gradient_accumulation_boundary(is_last)
-        # DeepSpeed divides by the number of ranks; the loss is already this rank's share of the mean.
-        self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+        self._engine.backward(loss, scale_wrt_gas=False)
         if not is_last:
             self._engine.step()
 
     def step(self, learning_rate: float) -> torch.Tensor:
         """See Engine."""
+        self._order.check()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()  # skips the weights where the norm is not finite, and then says "inf"
+        if self._optimizer.overflow:
+            # With the optimizer on the host, DeepSpeed would add the next step's gradients to these.
+            self._optimizer.averaged_gradients.update(dict.fromkeys(self._optimizer.averaged_gradients))
         return torch.as_tensor(self._engine.get_global_grad_norm())
 
     def fragments(self) -> Iterator[Fragment]:
@@ -81,14 +97,31 @@ class Zero2:
             for kind in STATE_KINDS:
                 yield Fragment(kind, name, start, states[kind].narrow(0, here.start, here.numel))
 
-    def restore(self, read: ReadState, step: int) -> None:
+    def scalars(self) -> dict[str, float]:
         """See Engine."""
+        scalars = {"adamStep": float(self._states(0)["step"])}
+        scaler = self._optimizer.loss_scaler
+        if scaler.dynamic:
+            scalars |= {
+                "lossScale": scaler.cur_scale,
+                "goodSteps": scaler.cur_iter - scaler.last_overflow_iter - 1,
+                "hysteresis": scaler.cur_hysteresis,
+            }
+        return scalars
+
+    def restore(self, read: ReadState, scalars: dict[str, float]) -> None:
+        """See Engine."""
+        scaler = self._optimizer.loss_scaler
+        if scaler.dynamic:
+            scaler.cur_scale = scalars["lossScale"]
+            scaler.cur_iter, scaler.last_overflow_iter = int(scalars["goodSteps"]), -1
+            scaler.cur_hysteresis = int(scalars["hysteresis"])
         for name, parameter in self._parameters.items():
             parameter.data.copy_(read("weight", name, 0, parameter.numel()).view_as(parameter))
             if (mapping := _mapping(parameter)) is None:
                 continue
             states = self._states(mapping.param_group_index)
-            states["step"].fill_(step)
+            states["step"].fill_(scalars["adamStep"])
             start, here = mapping.lp_fragment_address.start, mapping.hp_fragment_address
             for kind in STATE_KINDS:
                 states[kind].narrow(0, here.start, here.numel).copy_(
@@ -100,7 +133,7 @@ class Zero2:
         flat = self._optimizer.single_partition_of_fp32_groups[group]
         state = self._optimizer.optimizer.state[flat]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.zeros((), device=flat.device)
             state["exp_avg"] = torch.zeros_like(flat)
             state["exp_avg_sq"] = torch.zeros_like(flat)
         return {"weight": flat.data, **state}
@@ -124,14 +157,36 @@ def _leave_out_compiled_ops() -> None:
 def _leave_out_muon() -> None:
     """Keep DeepSpeed from importing an optimizer that we do not use, and with it torch's whole compiler.
 
-    It asks in every reduction whether ours is of that class. Saves seconds at the start of every rank.
+    It asks in every reduction whether ours is of that class, and in float32 has its step at hand. Saves
+    seconds at the start of every rank.
     """
-    module: Any = ModuleType(_MUON)
-    module.MuonWithAuxAdam = type("MuonWithAuxAdam", (), {})
-    sys.modules.setdefault(_MUON, module)
+    for name, content in (
+        ("muon_optimizer", {"MuonWithAuxAdam": type("MuonWithAuxAdam", (), {})}),
+        ("original_muon", {"muon_update": None}),
+    ):
+        module = ModuleType(f"{_MUON}.{name}")
+        module.__dict__.update(content)
+        sys.modules.setdefault(module.__name__, module)
 
 
-def _config(precision: str) -> dict[str, Any]:
+def _sum_at_owner(
+    world: World, bucket: list[torch.Tensor], *_: Any, rank: int, **_options: Any
+) -> torch.Tensor:
+    """What DeepSpeed calls to sum the ranks' `bucket` at the one rank that keeps it, here for gloo.
+
+    Gloo's reduce sends part of it twice, its reduce-scatter all of it. In float32 and in the order of the
+    ranks, so that nothing else decides the bits. On the other ranks, what they had.
+    """
+    own = torch.cat([part.flatten() for part in bucket])
+    if rank != world.rank:
+        dist.gather(own, dst=rank)
+        return own
+    parts = [torch.empty_like(own) for _ in range(world.size)]
+    dist.gather(own, parts, dst=rank)
+    return torch.stack(parts).sum(dim=0, dtype=torch.float32)
+
+
+def _config(precision: str, device: torch.device, *, offload_optimizer: bool) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,  # only DeepSpeed's own throughput lines would use it
         "gradient_accumulation_steps": 1,  # `backward` is told which pass is the last
@@ -141,16 +196,15 @@ def _config(precision: str) -> dict[str, Any]:
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": 2,
-            "overlap_comm": False,
+            "overlap_comm": device.type == "cuda",
             "contiguous_gradients": True,
             "reduce_bucket_size": _BUCKET_ELEMENTS,
             "allgather_bucket_size": _BUCKET_ELEMENTS,
+            "use_multi_rank_bucket_allreduce": False,  # or every gradient is sent to every rank
+            "offload_optimizer": {"device": "cpu" if offload_optimizer else "none"},
         },
         "zero_allow_untested_optimizer": False,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {"lr": 0.0, "betas": list(ADAM_BETAS), "eps": ADAM_EPS, "torch_adam": True},
-        },
+        "optimizer": {"type": "AdamW", "params": {"lr": 0.0, **ADAMW, "torch_adam": True}},
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }

@@ -12,10 +12,17 @@ from phitune_trainer.errors import UserError
 ABOUT: Final = "phitune.json"
 
 
-def save_adapter(peft_model: Any, folder: Path, method: str) -> None:
-    """Write the adapters of a model that was trained by `method`."""
+def save_adapter(peft_model: Any, folder: Path, method: str, *, base: str | None = None) -> None:
+    """Write the adapters of a model that was trained by `method`; `base` is its name on the hub, if any."""
+    peft_model.peft_config["default"].base_model_name_or_path = base
     peft_model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / ABOUT).write_text(json.dumps({"version": 1, "method": method}) + "\n", encoding="utf-8")
+    write_about(folder, method)
+
+
+def write_about(folder: Path, method: str, **more: str) -> None:
+    """Say what a folder of adapters, or of whole weights, was trained by, and what else is known of it."""
+    text = json.dumps({"version": 1, "method": method, **more}, indent=1)
+    (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
 
 
 def is_for_four_bits(folder: Path) -> bool:

@@ -63,8 +63,9 @@ def _never_run(model: Phi3V) -> list[str]:
     return [f"{layer}.{name}" for name in linears]
 
 
-def load_adapter(model: Phi3V, folder: Path) -> None:
-    """Put the adapters of a folder in PEFT's layout beside the weights of `model`, in place, as saved.
+def load_adapter(model: Phi3V, folder: Path) -> Any:
+    """Put the adapters of a folder in PEFT's layout beside the weights of `model`, in place, as saved; PEFT's
+    view of it.
 
     Reads safetensors only. UserError where a file is missing, or does not belong to this model.
     """
@@ -94,6 +95,7 @@ def load_adapter(model: Phi3V, folder: Path) -> None:
             f"{_shape(expected, differing[0])} expected"
         )
     set_peft_model_state_dict(peft_model, weights)
+    return peft_model
 
 
 def _shape(shapes: dict[str, torch.Size], name: str) -> str:
