@@ -19,6 +19,7 @@ from phitune_trainer.errors import Superseded, UserError
 from phitune_trainer.run_layout import (
     IncarnationFolder,
     RunLayout,
+    make_folders,
     steps_in,
     sync_folder,
     write_atomically,
@@ -37,7 +38,7 @@ class Origin:
 
 def claim(layout: RunLayout) -> IncarnationFolder:
     """Take the next number; two starts at the same moment get two numbers."""
-    layout.incarnations.mkdir(parents=True, exist_ok=True)
+    make_folders(layout.incarnations)
     while True:
         folder = layout.incarnation(max(layout.incarnation_numbers(), default=0) + 1)
         try:
@@ -100,9 +101,20 @@ def refuse_if_superseded(layout: RunLayout, folder: IncarnationFolder) -> None:
         raise Superseded(f"incarnation {newer} of this run has started; this one, {folder.number}, ends here")
 
 
-def retire_old_checkpoints(layout: RunLayout, folder: IncarnationFolder, keep: int) -> None:
-    """Remove this start's own checkpoints but the newest `keep`, and, once there are so many, those of older
-    starts, which nothing of the line needs any more; none if a newer start might need them.
+def remove_half_written(layout: RunLayout, folder: IncarnationFolder) -> None:
+    """Remove what starts older than that of `folder` have half written: they are gone, or end at a save."""
+    for number in layout.incarnation_numbers():
+        if number < folder.number:
+            for path in layout.incarnation(number).all_half_written():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def retire_old_checkpoints(
+    layout: RunLayout, folder: IncarnationFolder, keep: int, is_whole: Callable[[Path], bool]
+) -> None:
+    """Once this start has `keep` checkpoints that are whole, remove those before them: its own older ones,
+    and those of older starts, which nothing of the line needs any more; none if a newer start might need
+    them.
 
     A newer start takes its number first and looks for checkpoints then; here the checkpoint is put aside
     first, and then we look for newer numbers. Whichever order the two happen in, either the newer start
@@ -115,13 +127,15 @@ def retire_old_checkpoints(layout: RunLayout, folder: IncarnationFolder, keep: i
     for leftover in folder.checkpoints.glob(f"{mine}*"):
         shutil.rmtree(leftover)
     steps = steps_in(folder.checkpoints)
-    retired = [folder.checkpoint(step) for step in steps[:-keep]]
-    if len(steps) >= keep:
-        older = [layout.incarnation(n) for n in layout.incarnation_numbers() if n < folder.number]
-        retired += [start.checkpoint(step) for start in older for step in steps_in(start.checkpoints)]
-        for leftover in [path for start in older for path in start.checkpoints.glob(".*")]:
-            # Half-written or half-removed by a start that is gone, or that ends at its next save.
-            shutil.rmtree(leftover, ignore_errors=True)
+    kept = [step for step in steps if is_whole(folder.checkpoint(step))][-keep:]
+    if len(kept) < keep:
+        return
+    retired = [folder.checkpoint(step) for step in steps if step < kept[0]]
+    older = [layout.incarnation(n) for n in layout.incarnation_numbers() if n < folder.number]
+    retired += [start.checkpoint(step) for start in older for step in steps_in(start.checkpoints)]
+    for leftover in [path for start in older for path in start.checkpoints.glob(f"{_RETIRED}*")]:
+        # Half-removed by a start that is gone, or that ends at its next save.
+        shutil.rmtree(leftover, ignore_errors=True)
     for path in retired:
         aside = path.with_name(mine + path.name)
         try:
@@ -131,6 +145,7 @@ def retire_old_checkpoints(layout: RunLayout, folder: IncarnationFolder, keep: i
         if newer_start(layout, folder.number) is not None:
             os.rename(aside, path)
             return
+        sync_folder(aside.parent)  # or a crash could bring back the name of a folder without its files
         shutil.rmtree(aside)
 
 

@@ -3,20 +3,24 @@
 One place for these paths, because people, the operator and the trainer all rely on them::
 
     <workspace>/runs/<namespace>/<job>/<uid8>/       one run
-        config.yaml  data.json  result.json  export/{adapter,merged}/
+        config.yaml  data.json  costs.json  micro-batch.json  result.json  report.html
+        export/{adapter,merged}/
         incarnations/0001/                           one start of it
-            start.json  metrics.jsonl  logs/rank-0.log
+            start.json  summary.json  metrics.jsonl  tensorboard/  logs/rank-0.log
             checkpoints/step-00000200/
             eval/step-00000200/{metrics.json,predictions.jsonl}
 """
 
 import os
 import re
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from phitune_trainer.errors import writing_to
 
+_HALF_WRITTEN = ".partial-"
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -60,6 +64,16 @@ class IncarnationFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """The same for TensorBoard, and the scores."""
+        return self.path / "tensorboard"
+
+    @property
+    def summary(self) -> Path:
+        """The start-up summary: what was chosen, and why."""
+        return self.path / "summary.json"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder for each checkpoint."""
         return self.path / "checkpoints"
@@ -71,6 +85,14 @@ class IncarnationFolder:
     def checkpoint(self, step: int) -> Path:
         """The checkpoint of a step."""
         return self.checkpoints / step_name(step)
+
+    def half_written(self, step: int) -> Path:
+        """The checkpoint of a step until it is complete."""
+        return self.checkpoints / f"{_HALF_WRITTEN}{step_name(step)}"
+
+    def all_half_written(self) -> list[Path]:
+        """What there is of checkpoints that are not complete."""
+        return sorted(self.checkpoints.glob(f"{_HALF_WRITTEN}*"))
 
     def evaluation(self, step: int) -> Path:
         """Scores and predictions of a step."""
@@ -94,9 +116,24 @@ class RunLayout:
         return self.path / "data.json"
 
     @property
+    def micro_batch(self) -> Path:
+        """Written when the micro-batch did not fit into a device's memory: the one to use instead."""
+        return self.path / "micro-batch.json"
+
+    @property
+    def costs(self) -> Path:
+        """What each sample costs to train, as measured by prepare."""
+        return self.path / "costs.json"
+
+    @property
     def result(self) -> Path:
         """Written when the run is complete."""
         return self.path / "result.json"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page for people."""
+        return self.path / "report.html"
 
     @property
     def export(self) -> Path:
@@ -129,21 +166,42 @@ class RunLayout:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a small file so that a reader, or a crash, sees all of it or the old one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a small file so that a reader, or a crash, sees all of it or the old one.
+
+    Two pods may write the same file at once: the last one's stays.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with writing_to(path):
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+        except BaseException:
+            with suppress(OSError):
+                aside.unlink()
+            raise
         sync_folder(path.parent)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it that are missing, so that they survive a power cut.
+
+    What is synced inside a folder is lost all the same where the folder's own name was not.
+    """
+    if path.is_dir():
+        return
+    make_folders(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Make renames inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with writing_to(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)

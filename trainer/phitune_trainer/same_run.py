@@ -8,7 +8,7 @@ import yaml
 
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
-from phitune_trainer.run_layout import RunLayout, write_atomically
+from phitune_trainer.run_layout import RunLayout, make_folders, write_atomically
 
 if TYPE_CHECKING:  # it imports torch, and the command line reads this module before it starts anything
     from phitune_trainer.data.dataset import TrainingSamples
@@ -20,8 +20,10 @@ MAY_CHANGE = (
     "evaluation.",
     "export.",
     "training.microBatchSize",
+    "training.packing",
     "training.gradientCheckpointing",
     "training.attention",
+    "training.offloadOptimizer",
 )
 """What a later start may change: how and where it computes, what it keeps; not what it computes."""
 
@@ -29,21 +31,27 @@ MAY_CHANGE = (
 def keep_config(layout: RunLayout, config: TrainConfig) -> None:
     """Record the config of a run's first start; UserError names each key that a later one has changed."""
     if not layout.config.is_file():
-        layout.path.mkdir(parents=True, exist_ok=True)
+        make_folders(layout.path)
         write_atomically(layout.config, config.to_yaml())
         return
-    before = dict(_leaves(yaml.safe_load(layout.config.read_text(encoding="utf-8"))))
-    now = dict(_leaves(config.model_dump(mode="json", by_alias=True, exclude_none=True)))
-    changed = [
-        f"{key}: was {before.get(key, 'absent')}, now {now.get(key, 'absent')}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    ]
+    before = yaml.safe_load(layout.config.read_text(encoding="utf-8"))
+    now = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    changed = [line for line in changed_keys(before, now) if not line.startswith(MAY_CHANGE)]
     if changed:
         raise UserError(
             f"{layout.path} holds a run with another config; change it back, or start a new run (--fresh):\n"
             + "\n".join(changed)
         )
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each key in which two configs as plain data differ, in the order of the alphabet."""
+    was, is_now = dict(_leaves(before)), dict(_leaves(now))
+    return [
+        f"{key}: was {was.get(key, 'absent')}, now {is_now.get(key, 'absent')}"
+        for key in sorted(was.keys() | is_now.keys())
+        if was.get(key) != is_now.get(key)
+    ]
 
 
 def keep_data(layout: RunLayout, samples: "TrainingSamples", *, is_continued: bool) -> None:

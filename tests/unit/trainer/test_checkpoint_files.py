@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from phitune_trainer.checkpoint import files
 from phitune_trainer.checkpoint.files import (
     DamagedCheckpoint,
     StateReader,
     check,
+    is_whole,
     read_trainer,
     seal,
     write_state,
 )
 from phitune_trainer.engine import Fragment
+from phitune_trainer.errors import UserError
 
 WEIGHT = torch.arange(10, dtype=torch.float32)
 
@@ -22,10 +26,9 @@ WEIGHT = torch.arange(10, dtype=torch.float32)
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A weight of ten elements, written by three ranks, of which the last has nothing of it."""
-    write_state(tmp_path, 0, [Fragment("weight", "a.b", 0, WEIGHT[:3])])
-    write_state(tmp_path, 1, [Fragment("weight", "a.b", 3, WEIGHT[3:])])
-    write_state(tmp_path, 2, [])
-    seal(tmp_path, {"step": 7})
+    parts = [[Fragment("weight", "a.b", 0, WEIGHT[:3])], [Fragment("weight", "a.b", 3, WEIGHT[3:])], []]
+    states = [write_state(tmp_path, rank, part, lambda size: None) for rank, part in enumerate(parts)]
+    seal(tmp_path, {"step": 7}, states)
     return tmp_path
 
 
@@ -41,6 +44,39 @@ def test_any_stretch_is_read_from_however_many_files_it_takes(checkpoint: Path) 
 def test_what_was_not_saved_is_not_made_up(checkpoint: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match=r"10 of 12 elements \[0, 12\) of weight of a\.b"):
         StateReader(checkpoint)("weight", "a.b", 0, 12)
+
+
+def test_a_flipped_bit_of_any_byte_and_any_missing_end_is_noticed(checkpoint: Path) -> None:
+    num_bytes = 0
+    for path in sorted(checkpoint.iterdir()):
+        content = path.read_bytes()
+        num_bytes += len(content)
+        for number, byte in enumerate(content):
+            damaged = byte ^ (1 << number % 8)
+            path.write_bytes(content[:number] + bytes([damaged]) + content[number + 1 :])
+            with pytest.raises(DamagedCheckpoint, match=str(checkpoint)):
+                check(checkpoint)
+            path.write_bytes(content[:number])
+            with pytest.raises(DamagedCheckpoint, match=path.name):
+                check(checkpoint)
+            assert not is_whole(checkpoint)
+        path.write_bytes(content)
+    check(checkpoint)
+    assert is_whole(checkpoint)
+    assert num_bytes > 500
+
+
+def test_a_checkpoint_of_another_version_ends_the_run_rather_than_being_passed_over(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "VERSION", 99)
+    with pytest.raises(UserError, match=r"manifest.json has version 2, this Phitune reads 99"):
+        check(checkpoint)
+
+
+def test_safetensors_itself_reads_what_is_written(checkpoint: Path) -> None:
+    assert torch.equal(load_file(checkpoint / "state-00001.safetensors")["weight|a.b|3"], WEIGHT[3:])
+    assert load_file(checkpoint / "state-00002.safetensors") == {}
 
 
 def flip_bit(path: Path) -> None:

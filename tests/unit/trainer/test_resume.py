@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from phitune_trainer.build import build_engine, load_method
-from phitune_trainer.checkpoint.saver import Saver, begin
+from phitune_trainer.checkpoint.saver import Saver
+from phitune_trainer.checkpoint.start import begin
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
@@ -65,16 +66,30 @@ def test_resuming_repeats_the_losses_bit_for_bit(
     assert second == {step: first[step] for step in (3, 4)}
 
 
-def test_a_run_continues_at_another_number_of_ranks(make_config: Any, in_ranks: Any) -> None:
-    one, two = (make_config(**STEPS, world={"processesPerNode": ranks}) for ranks in (1, 2))
-    in_ranks(1, whole_run(one))
-    forget_after(one, 2)
-    in_ranks(2, whole_run(two))  # 1 -> 2
-    forget_after(two, 3)
-    in_ranks(1, whole_run(one))  # 2 -> 1
-    expected = losses(one, 1)
-    assert losses(one, 2) == pytest.approx({step: expected[step] for step in (3, 4)}, rel=1e-5)
-    assert losses(one, 3) == pytest.approx({4: expected[4]}, rel=1e-5)
+@pytest.mark.parametrize(
+    "worlds",
+    [
+        pytest.param((1, 3, 2, 4), id="1-3-2-4"),
+        pytest.param((4, 1, 2, 3), id="4-1-2-3", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_continues_at_other_numbers_of_ranks_in_any_order(
+    worlds: tuple[int, ...], make_config: Any, in_ranks: Any
+) -> None:
+    def config_for(ranks: int) -> TrainConfig:
+        training = {"maxSteps": len(worlds) + 1, "microBatchSize": 1}
+        return make_config(
+            training=training, checkpoint={"everySteps": 1, "keep": 9}, world={"processesPerNode": ranks}
+        )
+
+    for number, ranks in enumerate(worlds, start=1):
+        in_ranks(ranks, whole_run(config_for(ranks)))
+        if number < len(worlds):
+            forget_after(config_for(ranks), number)
+    expected = losses(config_for(1), 1)
+    for number in range(2, len(worlds) + 1):
+        steps = range(number, len(worlds) + 2)
+        assert losses(config_for(1), number) == pytest.approx({one: expected[one] for one in steps}, rel=1e-5)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_a_finished_run_stays_as_it_is(
@@ -97,11 +112,13 @@ def test_a_start_that_a_newer_one_has_replaced_ends_at_its_next_save(make_config
     layout = RunLayout(config.run_dir)
 
     def save_after_another_start(world: World) -> str:
-        start = begin(layout, world, attempt=1)
+        start = begin(config, world, attempt=1)
         engine = build_engine(config, load_method(config, world), world)
         world.from_first(lambda: claim(layout))
+        saver = Saver(layout, start, world, keep=2)
+        saver.begin(1, engine, {})
         with pytest.raises(Superseded) as refused:
-            Saver(layout, start, world, keep=2).save(1, engine, {})
+            saver.finish(lambda written, total: None)
         return str(refused.value)
 
     messages = in_ranks(2, save_after_another_start)

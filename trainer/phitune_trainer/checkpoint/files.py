@@ -4,62 +4,95 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from phitune_trainer.engine import Fragment
-from phitune_trainer.errors import writing_to
+from phitune_trainer.errors import UserError, writing_to
 from phitune_trainer.run_layout import sync_folder, write_atomically
 
-MANIFEST = "manifest.json"
-TRAINER = "trainer.json"
+MANIFEST: Final = "manifest.json"
+TRAINER: Final = "trainer.json"
+VERSION: Final = 2
+"""Of the layout of a checkpoint."""
+
+_CHUNK: Final = 1 << 24
+_ALIGNMENT: Final = 8
+"""Of the first tensor in a safetensors file."""
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint is not what was written; the message names the file and what is wrong with it."""
 
 
-def write_state(folder: Path, rank: int, fragments: Iterable[Fragment]) -> str:
-    """Write one rank's stretches, of which there may be none, and return the file's name."""
-    tensors = {
-        f"{part.kind}|{part.name}|{part.start}": part.values.detach().cpu().contiguous() for part in fragments
-    }
-    name = f"state-{rank:05d}.safetensors"
-    with writing_to(folder / name):
-        save_file(tensors, folder / name)
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    return name
+@dataclass(frozen=True)
+class FileFacts:
+    """What tells a file from a damaged one."""
+
+    name: str
+    num_bytes: int
+    sha256: str
 
 
-def seal(folder: Path, trainer: dict[str, Any]) -> None:
-    """Write trainer.json and then, last, the manifest over all files of the folder."""
-    write_atomically(folder / TRAINER, json.dumps(trainer, indent=1))
-    files = {path.name: _facts(path) for path in sorted(folder.iterdir())}
-    write_atomically(folder / MANIFEST, json.dumps({"version": 1, "files": files}, indent=1))
-    sync_folder(folder)
+def write_state(
+    folder: Path, rank: int, fragments: Sequence[Fragment], on_bytes: Callable[[int], None]
+) -> FileFacts:
+    """Write one rank's stretches, of which there may be none, as safetensors; they must be on the CPU.
+
+    They are hashed on their way, so that the file is not read again. `on_bytes` is told how many bytes more
+    are written, every few megabytes. On return the file has reached the disk.
+    """
+    path = folder / f"state-{rank:05d}.safetensors"
+    digest, num_bytes = hashlib.sha256(), 0
+    with writing_to(path), path.open("wb") as file:
+        for content in _safetensors(fragments):
+            for start in range(0, len(content), _CHUNK):
+                chunk = content[start : start + _CHUNK]
+                digest.update(chunk)
+                file.write(chunk)
+                num_bytes += len(chunk)
+                on_bytes(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+        sync_folder(folder)
+    return FileFacts(path.name, num_bytes, digest.hexdigest())
+
+
+def seal(folder: Path, trainer: Mapping[str, Any], states: Iterable[FileFacts]) -> None:
+    """Write trainer.json and then, last, the manifest over it and the ranks' files."""
+    text = json.dumps(trainer, indent=1)
+    write_atomically(folder / TRAINER, text)
+    about = FileFacts(TRAINER, len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+    files = {one.name: {"bytes": one.num_bytes, "sha256": one.sha256} for one in (*states, about)}
+    content = {"version": VERSION, "files": files}
+    write_atomically(folder / MANIFEST, json.dumps({**content, "sha256": _digest(content)}, indent=1))
 
 
 def check(folder: Path) -> None:
     """Compare every file with the manifest; DamagedCheckpoint names the first that differs."""
+    for written in _read_manifest(folder):
+        _check_size(folder, written)
+        digest = hashlib.sha256()
+        with (folder / written.name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != written.sha256:
+            raise DamagedCheckpoint(f"{folder / written.name} is not what was written (SHA-256 differs)")
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file of the manifest is there, with its size: `check` without reading what is large."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedCheckpoint(f"{folder / MANIFEST}: {error}") from error
-    for name, written in manifest.items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedCheckpoint(f"{path} is missing")
-        found = _facts(path)
-        if found["bytes"] != written["bytes"]:
-            raise DamagedCheckpoint(f"{path} has {found['bytes']} bytes, {written['bytes']} were written")
-        if found["sha256"] != written["sha256"]:
-            raise DamagedCheckpoint(f"{path} is not what was written (SHA-256 differs)")
+        for written in _read_manifest(folder):
+            _check_size(folder, written)
+    except DamagedCheckpoint:
+        return False
+    return True
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
@@ -85,6 +118,10 @@ class StateReader:
         """Names of the parameters whose state was saved."""
         return {name for _, name in self._stretches}
 
+    def num_elements(self, name: str) -> int:
+        """Elements of a parameter, as far as they were saved."""
+        return max((end for _, end, _, _ in self._stretches["weight", name]), default=0)
+
     def __call__(self, kind: str, name: str, start: int, end: int) -> torch.Tensor:
         """Elements [start, end) of the flattened state, float32; DamagedCheckpoint if any is missing."""
         values = torch.empty(end - start, dtype=torch.float32)
@@ -101,9 +138,47 @@ class StateReader:
         return values
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
+def _safetensors(fragments: Sequence[Fragment]) -> Iterable[memoryview]:
+    """The bytes of a safetensors file: the header's length, the header, and the tensors one after another."""
+    header, end = {}, 0
+    for part in fragments:
+        start, end = end, end + part.values.nbytes
+        header[f"{part.kind}|{part.name}|{part.start}"] = {
+            "dtype": "F32",
+            "shape": [part.values.numel()],
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    yield memoryview(len(text).to_bytes(8, "little") + text)
+    for part in fragments:
+        yield part.values.view(torch.uint8).numpy().data
+
+
+def _read_manifest(folder: Path) -> list[FileFacts]:
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        digest = content.pop("sha256")
+        if digest != _digest(content):
+            raise DamagedCheckpoint(f"{path} is not what was written (SHA-256 differs)")
+        if content["version"] == VERSION:
+            return [FileFacts(name, one["bytes"], one["sha256"]) for name, one in content["files"].items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCheckpoint(f"{path}: {error}") from error
+    raise UserError(
+        f"{path} has version {content['version']}, this Phitune reads {VERSION}; continue with the Phitune "
+        f"that wrote it, or start a new run"
+    )
+
+
+def _check_size(folder: Path, written: FileFacts) -> None:
+    path = folder / written.name
+    if not path.is_file():
+        raise DamagedCheckpoint(f"{path} is missing")
+    if (size := path.stat().st_size) != written.num_bytes:
+        raise DamagedCheckpoint(f"{path} has {size} bytes, {written.num_bytes} were written")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
