@@ -1,0 +1,39 @@
+"""Which answers a report shows: the best, and the worst, of those by their own scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from phitune_trainer.evaluate.prediction import Prediction
+
+SHOWN: Final = 12
+"""Of each kind."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An answer, and that of the base model to the same sample if it is known."""
+
+    after: Prediction
+    before: Prediction | None
+
+    @property
+    def gain(self) -> float:
+        """How much better the answer became."""
+        return 0.0 if self.before is None else self.after.score - self.before.score
+
+
+def best_and_worst(
+    after: Sequence[Prediction], before: Mapping[str, Prediction], count: int = SHOWN
+) -> tuple[list[Shown], list[Shown]]:
+    """The highest scores, best first, and the lowest, worst first; no sample is in both.
+
+    Among equal scores those come first that changed the most, then those of the data's order.
+    """
+    shown = [Shown(one, before.get(one.sample)) for one in after]
+    best = sorted(shown, key=lambda one: (-one.after.score, -one.gain))
+    worst = sorted(shown, key=lambda one: (one.after.score, one.gain))
+    num_worst = min(count, len(shown) // 2)
+    chosen = worst[:num_worst]
+    taken = {id(one) for one in chosen}
+    return [one for one in best if id(one) not in taken][:count], chosen
