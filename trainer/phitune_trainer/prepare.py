@@ -10,14 +10,17 @@ import signal
 import sys
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from phitune_trainer.config import TrainConfig, load_config
 from phitune_trainer.data import DataError, Processor, generate_digits
-from phitune_trainer.data.check import ExactCounter, check_jsonl
+from phitune_trainer.data.check import DataReport, ExactCounter, check_jsonl
+from phitune_trainer.data.costs import read_costs, write_costs
+from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import describe_data, jsonl_files, open_task
+from phitune_trainer.data.tasks.samples import PageSamples
 from phitune_trainer.endings import ending_of
 from phitune_trainer.errors import UserError, volume_problem
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
@@ -25,10 +28,10 @@ from phitune_trainer.folders import is_filled
 from phitune_trainer.hub_files import check_hub, fetch_data, fetch_model
 from phitune_trainer.init_model import init_model
 from phitune_trainer.model.load import check_model
+from phitune_trainer.plain_text import inert
+from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.termination import attempt, write_termination
-from phitune_trainer.transfer import every_few_seconds
-
-Say = Callable[[str], None]
+from phitune_trainer.transfer import Say, every_few_seconds
 
 
 def main() -> int:
@@ -99,15 +102,35 @@ def _prepare_data(config: TrainConfig, say: Say) -> None:
         generate_digits(folder)
     fetch_data(config, _about("data", say))
     processor = Processor.load(config.model_dir, config.training.num_crops)
-    _check_jsonl_files(config, processor, say)
+    reports = _check_jsonl_files(config, processor, say)
     samples, questions = open_task(config, processor)
     num_held_out = 0 if questions is None else len(questions)
     say(f"data: {describe_data(config, samples, num_held_out)}")
+    _keep_costs(config, samples, reports, say)
 
 
-def _check_jsonl_files(config: TrainConfig, processor: Processor, say: Say) -> None:
-    """Go through the files line by line; DataError says all that is wrong with any of them."""
-    told, problems = every_few_seconds(say), list[str]()
+def _keep_costs(
+    config: TrainConfig, samples: TrainingSamples, reports: Sequence[DataReport], say: Say
+) -> None:
+    """Measure what each sample costs to train, unless that is done: the ranks share the work out by it."""
+    file = RunLayout(config.run_dir).costs
+    if read_costs(file, samples) is not None:
+        return
+    if isinstance(samples, PageSamples):
+        say("data: looking at the size of every picture")
+        costs = list(samples.costs())
+    else:
+        costs = list(reports[0].costs_up_to(config.training.max_length))
+    write_costs(file, samples, costs)
+    say(f"data: the costliest sample takes {max(costs) * len(costs) / sum(costs):.1f} times the mean")
+
+
+def _check_jsonl_files(config: TrainConfig, processor: Processor, say: Say) -> list[DataReport]:
+    """Go through the files line by line, that of the training samples first.
+
+    DataError says all that is wrong with any of them.
+    """
+    told, problems, reports = every_few_seconds(say), list[str](), list[DataReport]()
     for file in jsonl_files(config):
 
         def on_line(number: int, _: int, file: Path = file) -> None:
@@ -120,9 +143,11 @@ def _check_jsonl_files(config: TrainConfig, processor: Processor, say: Say) -> N
         except DataError as error:
             problems.append(str(error))
         else:
+            reports.append(report)
             say(f"data: {file} names {report.num_pictures:,} pictures, and all are there")
     if problems:
         raise DataError("\n".join(problems))
+    return reports
 
 
 def _about(what: str, say: Say) -> Say:
@@ -131,7 +156,7 @@ def _about(what: str, say: Say) -> Say:
 
 
 def _say(line: str) -> None:
-    print(f"prepare: {line}", flush=True)
+    print(inert(f"prepare: {line}"), flush=True)
 
 
 def _ending(code: int, reason: str, message: str) -> dict[str, Any]:

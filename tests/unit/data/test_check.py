@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from harness.jsonl_files import write_lines
 from harness.tiny_models import published_folder
 from phitune_trainer.data import DataError, JsonlDataset, Processor, jsonl
 from phitune_trainer.data import check as checking
 from phitune_trainer.data.check import Counter, DataReport, EstimatingCounter, ExactCounter, check_jsonl
-from phitune_trainer.init_model import init_model
 
 
 @pytest.fixture(scope="module")
-def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return Processor.load(folder, num_crops=1)
+def processor(base_model: Path) -> Processor:
+    return Processor.load(base_model, num_crops=1)
 
 
 Check = Callable[..., DataReport]
@@ -32,11 +30,7 @@ def check(tmp_path: Path, processor: Processor) -> Check:
     Image.new("RGB", (84, 84)).save(tmp_path / "images" / "a.png")
 
     def write(*lines: str | bytes | dict[str, Any], counter: Counter | None = None) -> DataReport:
-        raw = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
-        file = tmp_path / "train.jsonl"
-        file.write_bytes(
-            b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in raw)
-        )
+        file = write_lines(tmp_path / "train.jsonl", *lines)
         return check_jsonl(file, tmp_path / "images", counter or ExactCounter(processor))
 
     return write

@@ -13,17 +13,15 @@ import torch
 from PIL import Image
 
 from harness.bombs import bomb
+from harness.jsonl_files import write_lines
 from phitune_trainer.data import DataError, JsonlDataset, Processor
-from phitune_trainer.init_model import init_model
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return Processor.load(folder, num_crops=1)
+def processor(base_model: Path) -> Processor:
+    return Processor.load(base_model, num_crops=1)
 
 
 Dataset = Callable[..., JsonlDataset]
@@ -43,11 +41,7 @@ def dataset(tmp_path: Path, processor: Processor) -> Dataset:
     (tmp_path / "images" / "cut.jpg").write_bytes(whole.getvalue()[:-200])
 
     def write(*lines: str | bytes | dict[str, Any], max_length: int = 1000) -> JsonlDataset:
-        raw = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
-        file = tmp_path / "train.jsonl"
-        file.write_bytes(
-            b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in raw)
-        )
+        file = write_lines(tmp_path / "train.jsonl", *lines)
         return JsonlDataset(file, tmp_path / "images", processor, max_length)
 
     return write

@@ -13,7 +13,6 @@ from PIL import Image
 from harness.tiny_models import published_folder
 from phitune_trainer.data import Processor
 from phitune_trainer.data.conversation import Conversation, Turn
-from phitune_trainer.init_model import init_model
 from phitune_trainer.tokenizer import TextTokenizer, build_tokenizer
 
 torch.set_num_threads(1)
@@ -22,10 +21,8 @@ PLACE = ["(1)"] * 25  # one crop of 3 x 3 tokens and the global view, each row w
 
 
 @pytest.fixture(scope="module")
-def processor(tmp_path_factory: pytest.TempPathFactory) -> Processor:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return Processor.load(folder, num_crops=1)
+def processor(base_model: Path) -> Processor:
+    return Processor.load(base_model, num_crops=1)
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from phitune_trainer.config import TrainConfig, parse_config
+from harness.train_configs import train_config
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError
 from phitune_trainer.errors import UserError
 from phitune_trainer.model_config import ModelFilesError
@@ -22,39 +23,9 @@ from phitune_trainer.prepare import prepare
 torch.set_num_threads(1)
 
 
-def config(workspace: Path, **groups: dict[str, Any]) -> TrainConfig:
-    """A job that makes its own model and data; `groups` replace whole groups of it."""
-    return parse_config(
-        {
-            "apiVersion": "phitune.dev/train.v1alpha1",
-            "run": {"namespace": "default", "name": "digits", "uid": "0" * 8, "workspace": str(workspace)},
-            "model": {"init": "tiny"},
-            "task": "jsonl",
-            "data": {"generate": "digits", "eval": "eval.jsonl"},
-            "method": "full",
-            "training": {
-                "epochs": 1,
-                "globalBatchSize": 32,
-                "microBatchSize": 16,
-                "learningRate": 0.003,
-                "weightDecay": 0.01,
-                "warmupSteps": 20,
-                "schedule": "linear",
-                "numCrops": 1,
-                "maxLength": 512,
-                "packing": False,
-                "gradientCheckpointing": False,
-                "precision": "fp32",
-                "attention": "sdpa",
-                "seed": 0,
-            },
-            "world": {"nodes": 2, "processesPerNode": 1, "device": "cpu"},
-            "checkpoint": {"everySteps": 50, "keep": 2},
-            "evaluation": {"enabled": True, "baseline": True},
-            "export": {"merged": True, "adapter": False},
-            **groups,
-        }
-    )
+def config(workspace: Path, **changes: dict[str, Any]) -> TrainConfig:
+    """A job that makes its own model and data."""
+    return train_config(workspace, changes)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +44,10 @@ def write_jsonl(workspace: Path, *lines: str) -> dict[str, Any]:
     folder = workspace / "data" / "mine"
     (folder / "images").mkdir(parents=True)
     (folder / "train.jsonl").write_text("\n".join(lines))
-    return {"path": "data/mine"}
+    return {"path": "data/mine", "generate": None, "eval": None}
 
 
+MODEL_OF_THEIR_OWN = {"path": "models/mine", "init": None}
 NO_EVALUATION = {"enabled": False, "baseline": False}
 TEXT_LINE = json.dumps({"conversations": [{"user": "which", "assistant": "7"}]})
 
@@ -85,7 +57,7 @@ def test_jobs_that_prepare_one_volume_at_once_leave_one_model_and_one_data_set(p
         config(prepared).model_dir.name
     ]
     assert [path.name for path in (prepared / "data").iterdir()] == ["digits"]
-    assert sorted(path.name for path in prepared.iterdir()) == ["data", "models"]
+    assert sorted(path.name for path in prepared.iterdir()) == ["data", "models", "runs"]
 
 
 def test_what_is_there_is_checked_and_left_alone(prepared: Path) -> None:
@@ -103,8 +75,7 @@ def test_another_seed_gets_a_model_of_its_own(tmp_path: Path) -> None:
     data = write_jsonl(tmp_path, TEXT_LINE)
     folders = set()
     for seed in (0, 1):
-        training = {**config(tmp_path).model_dump(by_alias=True, exclude_none=True)["training"], "seed": seed}
-        job = config(tmp_path, data=data, evaluation=NO_EVALUATION, training=training)
+        job = config(tmp_path, data=data, evaluation=NO_EVALUATION, training={"seed": seed})
         prepare(job, lambda _: None)
         folders.add(job.model_dir)
     assert len(folders) == 2
@@ -136,7 +107,7 @@ def test_a_file_for_evaluation_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_a_base_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match=r"models/mine/config\.json: not found"):
-        prepare(config(tmp_path, model={"path": "models/mine"}), lambda _: None)
+        prepare(config(tmp_path, model=MODEL_OF_THEIR_OWN), lambda _: None)
 
 
 def test_a_base_model_that_is_incomplete_is_named(prepared: Path) -> None:
@@ -183,7 +154,7 @@ def test_the_command_leaves_a_termination_message_and_exit_code_0(prepared: Path
 
 
 def test_an_error_of_the_user_ends_with_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
-    process = run(config(tmp_path / "volume", model={"path": "models/mine"}), tmp_path)
+    process = run(config(tmp_path / "volume", model=MODEL_OF_THEIR_OWN), tmp_path)
     output, _ = process.communicate()
     assert process.returncode == 2
     assert "Traceback" not in output

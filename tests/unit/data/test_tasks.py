@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from harness.parquet_data import CAULDRON, DOCVQA_1200, cauldron_row, docvqa_row, encoded, write_parquet
 from harness.tiny_models import gradients, published_folder
-from phitune_trainer.config import TrainConfig, parse_config
+from harness.train_configs import train_config
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError, Processor, Sample, collate
 from phitune_trainer.data.conversation import Conversation, Turn
 from phitune_trainer.data.open import describe_data, open_questions, open_task
 from phitune_trainer.data.tasks import TASKS, hub_sources
 from phitune_trainer.data.tasks.samples import PageQuestions, PageSamples, lay_out
-from phitune_trainer.init_model import init_model
 from phitune_trainer.model import load_model
 from phitune_trainer.model.inputs import IGNORED
 
@@ -32,15 +32,8 @@ MEMES = "hateful_memes/train-00000-of-00001-0123456789abcdef.parquet"
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def processor(model_folder: Path) -> Processor:
-    return Processor.load(model_folder, num_crops=4)
+def processor(base_model: Path) -> Processor:
+    return Processor.load(base_model, num_crops=4)
 
 
 def config(
@@ -52,35 +45,14 @@ def config(
     **data: str,
 ) -> TrainConfig:
     """A config whose data lies in the folder `data` of the volume."""
-    return parse_config(
+    return train_config(
+        volume,
         {
-            "apiVersion": "phitune.dev/train.v1alpha1",
-            "run": {"namespace": "default", "name": task.lower(), "uid": "0" * 8, "workspace": str(volume)},
-            "model": {"init": "tiny"},
             "task": task,
-            "data": {"path": "data", **data},
-            "method": "full",
-            "training": {
-                "maxSteps": 2,
-                "globalBatchSize": 2,
-                "microBatchSize": 2,
-                "learningRate": 0.001,
-                "weightDecay": 0.01,
-                "warmupSteps": 0,
-                "schedule": "linear",
-                "numCrops": 4,
-                "maxLength": max_length,
-                "packing": False,
-                "gradientCheckpointing": False,
-                "precision": "fp32",
-                "attention": "sdpa",
-                "seed": 0,
-            },
-            "world": {"nodes": 1, "processesPerNode": 1, "device": "cpu"},
-            "checkpoint": {"everySteps": 50, "keep": 2},
+            "data": {"path": "data", "generate": None, "eval": None, **data},
+            "training": {"numCrops": 4, "maxLength": max_length},
             "evaluation": evaluation or {"enabled": True, "baseline": False},
-            "export": {"merged": False, "adapter": False},
-        }
+        },
     )
 
 
@@ -143,7 +115,7 @@ def test_all_questions_of_a_docvqa_page_are_trained_each_as_if_alone(
 
 
 def test_a_page_gives_the_loss_and_gradient_of_its_questions_by_themselves(
-    tmp_path: Path, model_folder: Path, processor: Processor
+    tmp_path: Path, base_model: Path, processor: Processor
 ) -> None:
     write(tmp_path, FULL, cauldron_row(*THREE))
     write(tmp_path, TEST, docvqa_row("What?", "x"))
@@ -152,7 +124,7 @@ def test_a_page_gives_the_loss_and_gradient_of_its_questions_by_themselves(
         Sample(input_ids=torch.tensor(ids), labels=torch.tensor(labels), pictures=page.pictures)
         for ids, labels in sequences(page)
     ]
-    model = load_model(model_folder, dtype=torch.float64, attention="sdpa")
+    model = load_model(base_model, dtype=torch.float64, attention="sdpa")
 
     def trained(samples: list[Sample]) -> tuple[float, dict[str, torch.Tensor], int]:
         batch = collate(samples, original_max_positions=model.model_config.original_max_positions)

@@ -5,13 +5,14 @@ Pictures are opened for their size and not decoded, but for the rare one whose e
 """
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from phitune_trainer.data.conversation import Conversation
+from phitune_trainer.data.costs import cost_of
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.jsonl import examine_line, read_lines
 from phitune_trainer.data.pictures import examine_file, find_picture
@@ -93,8 +94,10 @@ class DataReport:
     num_text_only: int = 0
     """Samples without a picture."""
     num_trained_tokens: int = 0
-    lengths: "array[int]" = field(default_factory=lambda: array("i"))
+    lengths: "array[int]" = field(default_factory=lambda: array("q"))
     """Tokens of each good sample, in the order of the file."""
+    costs: "array[int]" = field(default_factory=lambda: array("q"))
+    """What each good sample costs to train (costs.py), in the order of the file."""
     num_problems: int = 0
     problems: list[str] = field(default_factory=list)
     """The first ones, each with its place, as "file:line: what is wrong"."""
@@ -107,6 +110,11 @@ class DataReport:
     def num_longer_than(self, max_length: int) -> int:
         """Samples that training leaves out where maxLength is this."""
         return sum(length > max_length for length in self.lengths)
+
+    def costs_up_to(self, max_length: int) -> Iterator[int]:
+        """What the samples cost that training takes where maxLength is this, in their order."""
+        pairs = zip(self.costs, self.lengths, strict=True)
+        return (cost for cost, length in pairs if length <= max_length)
 
     def refuse_if_bad(self, max_length: int | None = None) -> None:
         """Raise DataError with all problems, but not too many to read; or if nothing is left to train on.
@@ -173,6 +181,7 @@ def _check_line(
         return problems
     num_tokens, num_trained = counter.count(conversation, picture_tokens)
     report.lengths.append(num_tokens)
+    report.costs.append(cost_of(num_tokens, sum(picture_tokens)))
     report.num_trained_tokens += num_trained
     report.num_turns += len(conversation.turns)
     report.num_pictures += len(picture_tokens)

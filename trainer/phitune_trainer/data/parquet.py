@@ -82,9 +82,14 @@ class ParquetRows:
         return self._record(table, index - self._starts[group], index)
 
     def scan(
-        self, columns: Sequence[str], first: int = 0, end: int | None = None
+        self,
+        columns: Sequence[str],
+        first: int = 0,
+        end: int | None = None,
+        *,
+        batch_rows: int = _BATCH_ROWS,
     ) -> Iterator[dict[str, Any]]:
-        """Some columns of the rows from `first` up to `end`, in order and in bounded memory."""
+        """Some columns of the rows from `first` up to `end`, in order, `batch_rows` in memory at a time."""
         end = len(self) if end is None else min(end, len(self))
         for number, (file, group) in enumerate(self._groups):
             start = self._starts[number]
@@ -94,7 +99,7 @@ class ParquetRows:
                 continue
             with _reading(self._files[file]):
                 batches = self._open(file).iter_batches(
-                    _BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
+                    batch_rows, row_groups=[group], columns=list(columns), use_threads=False
                 )
                 for batch in batches:
                     for row in range(max(0, first - start), min(batch.num_rows, end - start)):

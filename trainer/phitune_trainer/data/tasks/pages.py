@@ -2,8 +2,9 @@
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from phitune_trainer.data.pictures import read_size
 from phitune_trainer.data.processor import Processor
 from phitune_trainer.data.tasks.layouts import LAYOUTS, Question, RowLayout
 from phitune_trainer.data.tasks.spec import Split, TaskSpec
+
+_PICTURE_ROWS: Final = 16
+"""Rows decoded at a time when all pictures are read in order."""
 
 
 class Pages:
@@ -65,13 +69,30 @@ class Pages:
         """The questions of a page that are not left out."""
         row = self._row_numbers[page]
         with located(self.where(page)):
-            asked = self._asked(self._layout.questions(self._rows.read(row, self._layout.text_columns)))
-            return [asked[number] for number in self._shortened.get(row, range(len(asked)))]
+            return self._kept(row, self._layout.questions(self._rows.read(row, self._layout.text_columns)))
 
     def pictures(self, page: int) -> tuple[Tensor, ...]:
         """The pictures of a page, decoded and scaled: bytes (H, W, 3) each."""
         with located(self.where(page)):
             return tuple(self._load(*picture) for picture in self._encoded(self._row_numbers[page]))
+
+    def measure(self) -> Iterator[tuple[list[Question], list[int]]]:
+        """The questions of each page in turn, and the tokens of its pictures, which are not decoded.
+
+        Reads the files once from beginning to end.
+        """
+        columns = [*self._layout.text_columns, *self._layout.picture_columns]
+        first = self._row_numbers[0]
+        records = self._rows.scan(columns, first, self._row_numbers[-1] + 1, batch_rows=_PICTURE_ROWS)
+        wanted = iter([*self._row_numbers, None])
+        row_wanted = next(wanted)
+        for row, record in enumerate(records, start=first):
+            if row == row_wanted:
+                row_wanted = next(wanted)
+                with located(self._rows.where(row)):
+                    questions = self._kept(row, self._layout.questions(record))
+                    picture_tokens = [self._count(*picture) for picture in self._named_pictures(record)]
+                yield questions, picture_tokens
 
     def picture_names(self) -> tuple[str, ...]:
         """The places of the pictures in a row."""
@@ -94,6 +115,10 @@ class Pages:
     @property
     def _layout(self) -> RowLayout:
         return LAYOUTS[self._split.layout]
+
+    def _kept(self, row: int, questions: list[Question]) -> list[Question]:
+        asked = self._asked(questions)
+        return [asked[number] for number in self._shortened.get(row, range(len(asked)))]
 
     def _asked(self, questions: list[Question]) -> list[Question]:
         for question in questions:
@@ -128,7 +153,10 @@ class Pages:
 
     def _encoded(self, row: int) -> Iterator[tuple[str, bytes]]:
         """The pictures of a row, each with its place in the row."""
-        pictures = self._layout.pictures(self._rows.read(row, self._layout.picture_columns))
+        return self._named_pictures(self._rows.read(row, self._layout.picture_columns))
+
+    def _named_pictures(self, record: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+        pictures = self._layout.pictures(record)
         if len(pictures) != self._num_pictures:
             raise DataError(f"must have {self._num_pictures} pictures, has {len(pictures)}")
         return zip(self.picture_names(), pictures, strict=True)

@@ -6,13 +6,15 @@ a sample of its own.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
+from phitune_trainer.data.check import EstimatingCounter
+from phitune_trainer.data.costs import cost_of
 from phitune_trainer.data.dataset import Identity
 from phitune_trainer.data.jsonl import located
 from phitune_trainer.data.processor import Processor
@@ -47,6 +49,13 @@ class PageSamples:
                 self._processor.tokenize(self.pages.conversation(question), counts) for question in questions
             ]
         return replace(lay_out(sequences), pictures=pictures, where=self.where(index))
+
+    def costs(self) -> Iterator[int]:
+        """What each page costs to train (costs.py), in turn; no picture is decoded. Raises DataError."""
+        counter = EstimatingCounter(self._processor)
+        for questions, picture_tokens in self.pages.measure():
+            texts = (counter.count(self.pages.conversation(question), ())[0] for question in questions)
+            yield cost_of(sum(picture_tokens) + sum(texts), sum(picture_tokens))
 
     def identity(self) -> Identity:
         """What tells these pages from changed ones."""

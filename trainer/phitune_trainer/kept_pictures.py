@@ -1,0 +1,175 @@
+"""What a frozen vision part makes of a picture, kept from one epoch to the next.
+
+As files in /dev/shm, which is memory: the ranks of a pod share them, since the next epoch gives a picture to
+whichever of them. What is kept stays; where there is no more room, no more is kept. Every picture comes up
+once an epoch, so none deserves its place more than another. Whatever goes wrong with the files, a picture
+that is not kept is embedded again: no run ends for it.
+"""
+
+import hashlib
+import os
+import shutil
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from phitune_trainer.host_memory import available_memory
+from phitune_trainer.model import Batch
+from phitune_trainer.model.vision import VisionEmbedding
+from phitune_trainer.shared_folder import PREFIX, SHARED_MEMORY, hold, remove_unheld
+
+SHARE: Final = 2
+"""One part in so many of what is free is used: the ranks, NCCL and others need memory too."""
+
+
+class KeptPictures:
+    """The pictures of one rank's batches, embedded once each by `vision`, as long as `room` bytes suffice.
+
+    No more is kept either once less than `least_free` bytes would be left. Numbers do not depend on what is
+    kept: a frozen vision part embeds each picture by itself.
+    """
+
+    def __init__(self, vision: VisionEmbedding, folder: Path, room: int, *, least_free: int = 0) -> None:
+        size = f"up to {room / 2**30:.1f} GiB a rank"
+        self.summary = f"pictures are embedded once and kept, {size} in {folder.parent}"
+        self._vision = vision
+        self._folder = folder
+        self._held: int | None = None
+        self._room = room
+        """Changed by the thread that prepares batches alone, once it runs: it writes."""
+        self._least_free = least_free
+        self._to_write: deque[tuple[str, Tensor, torch.cuda.Event | None]] = deque()
+
+    def __enter__(self) -> None:
+        """Make the folder; nothing is kept where that is not possible."""
+        try:
+            self._held = hold(self._folder)
+        except OSError:
+            self._room = 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the folder; the last rank of the pod removes it."""
+        if self._held is not None:
+            os.close(self._held)
+            remove_unheld(self._folder.parent)
+
+    def look_up(self, batch: Batch) -> Batch:
+        """The batch with what is known of its pictures. For the thread that prepares batches."""
+        self._write_what_is_ready()
+        keys = tuple(_key_of(picture) for picture in batch.pictures)
+        known = tuple(self._read(key, picture) for key, picture in zip(keys, batch.pictures, strict=True))
+        return replace(batch, picture_keys=keys, embedded=known)
+
+    def fill(self, batch: Batch) -> Batch:
+        """The same batch, on its device, with its pictures embedded, which are kept if there is room."""
+        triples = zip(batch.pictures, batch.picture_keys, batch.embedded, strict=True)
+        return replace(
+            batch,
+            embedded=tuple(
+                self._embed(picture, key) if rows is None else rows for picture, key, rows in triples
+            ),
+        )
+
+    def _embed(self, picture: Tensor, key: str) -> Tensor:
+        rows: Tensor = self._vision([picture])
+        self._keep(key, rows)
+        return rows
+
+    def _keep(self, key: str, rows: Tensor) -> None:
+        """Start the copy to the host, which nobody waits for; `_write_what_is_ready` does the rest."""
+        if rows.nbytes > self._room:
+            return
+        if rows.device.type != "cuda":
+            self._to_write.append((key, rows, None))
+            return
+        copy = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        self._to_write.append((key, copy, copied))
+
+    def _write_what_is_ready(self) -> None:
+        while self._to_write and ((copied := self._to_write[0][2]) is None or _is_done(copied)):
+            key, rows, _ = self._to_write.popleft()
+            self._write(key, rows)
+
+    def _write(self, key: str, rows: Tensor) -> None:
+        file = self._folder / key
+        aside = file.with_name(f".{key}-{os.getpid()}")
+        try:
+            if rows.nbytes > self._room or file.exists():  # by now, or by another rank
+                return
+            if free_memory(self._folder) - rows.nbytes < self._least_free:
+                self._room = 0
+                return
+            aside.write_bytes(safetensors.torch.save({"rows": rows}))
+            aside.rename(file)
+            self._room -= rows.nbytes
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()
+            self._room = 0
+
+    def _read(self, key: str, picture: Tensor) -> Tensor | None:
+        """What is kept of a picture; None where that is nothing, or not what it should be."""
+        if self._held is None:
+            return None
+        try:
+            rows = safetensors.torch.load((self._folder / key).read_bytes())["rows"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+        expected = self._vision.num_tokens(picture), self._vision.hidden_size
+        return rows if rows.shape == expected and rows.dtype == self._vision.dtype else None
+
+
+def choose_kept_pictures(
+    vision: VisionEmbedding,
+    *,
+    start: str,
+    num_taken: int,
+    num_samples: int,
+    num_crops: int,
+    ranks: int,
+    reserved: int,
+) -> KeptPictures | None:
+    """Where it is worth it: vision frozen, samples taken more than once, and room for a picture.
+
+    `start` names this start of the run, unlike any other; `ranks` are those of this pod, that share the room.
+    `reserved`: bytes of memory that they will take besides.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return None
+    remove_unheld(SHARED_MEMORY)  # before it is measured what is free
+    if not vision.is_frozen or num_taken <= num_samples:
+        return None
+    free = free_memory(SHARED_MEMORY, reserved)
+    room = free // SHARE // ranks
+    if room < vision.num_bytes(num_crops):
+        return None
+    folder = SHARED_MEMORY / f"{PREFIX}{os.getppid()}-{start}"
+    return KeptPictures(vision, folder, room, least_free=free // (2 * SHARE))
+
+
+def free_memory(folder: Path, reserved: int = 0) -> int:
+    """Bytes that may still be written to a folder of /dev/shm, if so many are taken elsewhere."""
+    return min(shutil.disk_usage(folder).free, max(0, available_memory() - reserved))
+
+
+def _is_done(event: torch.cuda.Event) -> bool:
+    return bool(event.query())  # type: ignore[no-untyped-call]
+
+
+def _key_of(picture: Tensor) -> str:
+    """Of its size and all its bytes."""
+    digest = hashlib.blake2b(repr(tuple(picture.shape)).encode(), digest_size=20)
+    digest.update(memoryview(picture.contiguous().numpy()))  # type: ignore[arg-type]
+    return digest.hexdigest()
