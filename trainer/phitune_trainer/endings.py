@@ -7,9 +7,20 @@ import torch.distributed as dist
 
 from phitune_trainer.config import ConfigError
 from phitune_trainer.data import DataError
-from phitune_trainer.errors import FAULT, Interrupted, Superseded, Unavailable, UserError, volume_problem
+from phitune_trainer.errors import (
+    FAULT,
+    Interrupted,
+    PeerLost,
+    Superseded,
+    Unavailable,
+    UserError,
+    volume_problem,
+)
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
 from phitune_trainer.model_config import ModelFilesError
+
+_LATE = re.compile(r"[Tt]imed out|[Tt]imeout")
+_LOST = re.compile(r"gloo/|NCCL|pair closure|(closed|reset) by peer")
 
 
 def user_message(error: BaseException, volume: Path | None) -> str | None:
@@ -23,7 +34,12 @@ def is_peer_lost(error: BaseException) -> bool:
     """Whether another process vanished, rather than this one failing; gloo says so only in words."""
     if isinstance(error, dist.DistError):
         return True
-    return isinstance(error, RuntimeError) and bool(re.search(r"gloo/|NCCL", str(error)))
+    return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+
+
+def is_late(error: BaseException) -> bool:
+    """Whether a collective ended with `error` because its time was up."""
+    return bool(_LATE.search(str(error)))
 
 
 def ending_of(error: BaseException, volume: Path | None = None) -> tuple[int, str, str]:
@@ -36,6 +52,8 @@ def ending_of(error: BaseException, volume: Path | None = None) -> tuple[int, st
         return FAULT, "Superseded", str(error)
     if isinstance(error, Unavailable):
         return FAULT, type(error).__name__, str(error)
+    if isinstance(error, PeerLost):
+        return FAULT, "PeerLost", str(error)
     if is_peer_lost(error):
         what = _first_line(error).partition(" This is typically")[0]
         return FAULT, "PeerLost", f"another process of this run is gone: {what}"

@@ -13,12 +13,20 @@ class UserError(Exception):
     """Something that only the user can mend; the message says what, where and how."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop; the message says what was saved."""
+class Interrupted(BaseException):
+    """The run was asked to stop; the message says what was saved.
+
+    As KeyboardInterrupt no Exception: it may come at any moment, and nothing that handles those should take
+    it for a broken picture.
+    """
 
 
 class Unavailable(Exception):
     """What is elsewhere has failed for longer than is waited here; a later try may succeed."""
+
+
+class PeerLost(Exception):
+    """Another process of this run is gone, or is waited for in vain; the message names it."""
 
 
 class Superseded(Exception):

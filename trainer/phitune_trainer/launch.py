@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,10 +22,12 @@ from types import FrameType
 from phitune_trainer.config import ConfigError, TrainConfig, load_config
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.plain_text import inert
 from phitune_trainer.pod_ending import RankEnd, describe
-from phitune_trainer.processes import available_cpus
+from phitune_trainer.processes import LISTENER_VARIABLE, available_cpus
 from phitune_trainer.rank_output import RankOutput
 from phitune_trainer.reports import FOLDER_VARIABLE, read_report
+from phitune_trainer.shared_folder import remove_unheld
 from phitune_trainer.termination import attempt, write_termination
 
 GRACE_SECONDS = 100.0
@@ -44,7 +47,8 @@ class Pod:
     node_rank: int
     processes: int
     master_address: str
-    master_port: int
+    master_port: int | None
+    """None: a free one of this machine, where all ranks are."""
     grace_seconds: float
 
     @property
@@ -64,7 +68,11 @@ def read_pod(environment: Mapping[str, str], config: TrainConfig) -> Pod:
     Without PET_NNODES this is the only pod, on one machine: the processes are those of the config, and they
     meet on a free local port. PHITUNE_GRACE_SECONDS changes how long ranks may save after a signal.
     """
-    grace = float(environment.get("PHITUNE_GRACE_SECONDS", GRACE_SECONDS))
+    text = environment.get("PHITUNE_GRACE_SECONDS", str(GRACE_SECONDS))
+    try:
+        grace = float(text)
+    except ValueError as error:
+        raise UserError(f"PHITUNE_GRACE_SECONDS={text!r} in the environment: a number is needed") from error
 
     def number(name: str, default: int) -> int:
         text = environment.get(name, str(default))
@@ -85,7 +93,7 @@ def read_pod(environment: Mapping[str, str], config: TrainConfig) -> Pod:
             f"PET_NODE_RANK={node_rank} in the environment: must be less than PET_NNODES, {nodes}"
         )
     if nodes == 1:
-        return Pod(1, 0, processes, "127.0.0.1", _free_port(), grace)
+        return Pod(1, 0, processes, "127.0.0.1", None, grace)
     if not environment.get("PET_MASTER_ADDR"):
         raise UserError(
             f"PET_NNODES is {nodes}, but PET_MASTER_ADDR, the address of the first pod, is not set"
@@ -94,41 +102,73 @@ def read_pod(environment: Mapping[str, str], config: TrainConfig) -> Pod:
     return Pod(nodes, node_rank, processes, environment["PET_MASTER_ADDR"], port, grace)
 
 
-class Launcher:
-    """The ranks of one pod, from start to end. `run` must be called in the main thread."""
+class Signals:
+    """What this process was told while `noted` was in force."""
 
-    def __init__(self, config_path: Path, pod: Pod, reports: Path, show: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
+        self.first_at: float | None = None
+        """When the first one came, by the monotonic clock."""
+        self.num_interrupts = 0
+        """How often a person has pressed Ctrl-C."""
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within this block SIGTERM and SIGINT are only noted. To be entered in the main thread."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+        self.num_interrupts += number == signal.SIGINT
+
+
+class Launcher:
+    """The ranks of one pod, from start to end. `signals` are passed on to them."""
+
+    def __init__(
+        self, config_path: Path, pod: Pod, reports: Path, show: Callable[[str], None], signals: Signals
+    ) -> None:
         self._config_path = config_path
         self._pod = pod
         self._reports = reports
         self._show = show
+        self._signals = signals
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._outputs: dict[int, RankOutput] = {}
         self._ended: dict[int, int] = {}
-        self._num_signals = 0
-        self._stop_deadline: float | None = None
-        self._overran = False
+        self._has_passed_on = False
+        self._killed: dict[int, str] = {}
+        """Why we killed ranks that were told to stop and had not, by rank."""
 
     def run(self) -> dict[int, RankEnd]:
         """Start the ranks and wait until none is left; how each ended by itself, before it was made to."""
-        handlers = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-        }
         try:
-            for rank in self._pod.ranks:
-                self._start(rank)
-            if self._num_signals:  # it may have come between two starts
-                self._send(signal.SIGTERM)
+            self._start_ranks()
             ended_by_themselves = self._wait()
         finally:
             self._send(signal.SIGKILL)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            remove_unheld()  # a rank that fails ends on the spot
         for output in self._outputs.values():
             output.finish()
         return {rank: self._end_of(rank, code) for rank, code in ended_by_themselves.items()}
 
-    def _start(self, rank: int) -> None:
+    def _start_ranks(self) -> None:
+        pod = self._pod
+        if pod.master_port is not None:
+            for rank in pod.ranks:
+                self._start(rank, pod.master_port)
+            return
+        # Rank 0 gets the socket itself, not its number: nobody else can take the port before it listens.
+        with socket.create_server((pod.master_address, 0), backlog=pod.world_size) as listener:
+            for rank in pod.ranks:
+                self._start(rank, listener.getsockname()[1], listener.fileno() if rank == 0 else None)
+
+    def _start(self, rank: int, port: int, listener: int | None = None) -> None:
         pod = self._pod
         environment = {
             **os.environ,
@@ -136,7 +176,7 @@ class Launcher:
             "LOCAL_RANK": str(rank - pod.ranks.start),
             "WORLD_SIZE": str(pod.world_size),
             "MASTER_ADDR": pod.master_address,
-            "MASTER_PORT": str(pod.master_port),
+            "MASTER_PORT": str(port),
             "PHITUNE_CONFIG": str(self._config_path),
             "PHITUNE_LAUNCHER": str(os.getpid()),
             FOLDER_VARIABLE: str(self._reports),
@@ -146,6 +186,8 @@ class Launcher:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // pod.processes)))
         if pod.nodes == 1:
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        if listener is not None:
+            environment[LISTENER_VARIABLE] = str(listener)
         process = subprocess.Popen(
             [sys.executable, "-m", "phitune_trainer.train"],
             env=environment,
@@ -153,6 +195,7 @@ class Launcher:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C in the terminal reaches the ranks through us, once
+            pass_fds=[] if listener is None else [listener],
         )
         assert process.stdout is not None
         self._processes[rank] = process
@@ -171,15 +214,13 @@ class Launcher:
         by_themselves: dict[int, int] | None = None
         while self._poll():
             now = time.monotonic()
+            self._pass_on_signals(now)
             if failed_at is None and any(map(self._is_failure, self._ended.values())):
                 failed_at = now
             if failed_at is not None and by_themselves is None and now >= failed_at + _SETTLE_SECONDS:
                 by_themselves = dict(self._ended)
                 self._send(signal.SIGTERM)
             if failed_at is not None and now >= failed_at + _SETTLE_SECONDS + _SIBLINGS_SECONDS:
-                self._send(signal.SIGKILL)
-            if self._stop_deadline is not None and now >= self._stop_deadline:
-                self._overran = True
                 self._send(signal.SIGKILL)
             time.sleep(_POLL_SECONDS)
         return dict(self._ended) if by_themselves is None else by_themselves
@@ -194,27 +235,36 @@ class Launcher:
         return len(self._ended) < len(self._processes)
 
     def _is_failure(self, code: int) -> bool:
-        return code not in (DONE, INTERRUPTED) and not (self._num_signals and code == -signal.SIGTERM)
+        return code not in (DONE, INTERRUPTED) and not (self._has_passed_on and code == -signal.SIGTERM)
 
     def _end_of(self, rank: int, code: int) -> RankEnd:
-        if self._overran and code == -signal.SIGKILL:
-            message = (
-                f"rank {rank} was killed: it had not saved within {self._pod.grace_seconds:g} s of the signal"
-            )
+        if code == -signal.SIGKILL and rank in self._killed:
+            message = f"rank {rank} was killed: {self._killed[rank]}"
             return RankEnd(128 + signal.SIGKILL, "Killed", message, self._outputs[rank].last_lines())
-        if self._num_signals and code == -signal.SIGTERM:
+        if self._has_passed_on and code == -signal.SIGTERM:
             return RankEnd(INTERRUPTED, "Interrupted", "stopped before training began; nothing is lost", [])
         report = read_report(self._reports, rank)
         return RankEnd.of(rank, code, report, self._outputs[rank].last_lines())
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first signal asks the ranks to save and end; a second one, from a person, kills them."""
-        self._num_signals += 1
-        if self._num_signals > 1:
-            self._stop_deadline = time.monotonic()
+    def _pass_on_signals(self, now: float) -> None:
+        """The first signal asks the ranks to save and end; a second Ctrl-C, or the end of the grace, kills.
+
+        A second SIGTERM changes nothing: Kubernetes sends one more to a pod that is deleted while it ends.
+        """
+        if self._signals.first_at is None:
             return
-        self._stop_deadline = time.monotonic() + self._pod.grace_seconds
-        self._send(signal.SIGTERM)
+        if not self._has_passed_on:
+            self._has_passed_on = True
+            self._send(signal.SIGTERM)
+        if self._signals.num_interrupts > 1:
+            self._kill("a second Ctrl-C did not wait until it had saved")
+        elif now >= self._signals.first_at + self._pod.grace_seconds:
+            self._kill(f"it had not saved within {self._pod.grace_seconds:g} s of the signal")
+
+    def _kill(self, why: str) -> None:
+        for rank in self._processes.keys() - self._ended.keys():
+            self._killed.setdefault(rank, why)
+        self._send(signal.SIGKILL)
 
     def _send(self, number: signal.Signals) -> None:
         for process in self._processes.values():
@@ -226,7 +276,14 @@ def run_pod(config_path: Path, reports: Path, show: Callable[[str], None]) -> in
     """Run this pod's share of the training from start to end; the exit code.
 
     `show` gets each line meant for people. The termination message is written where there is a place for it.
+    To be called in the main thread.
     """
+    signals = Signals()
+    with signals.noted():
+        return _run_pod(config_path, reports, show, signals)
+
+
+def _run_pod(config_path: Path, reports: Path, show: Callable[[str], None], signals: Signals) -> int:
     try:
         config = load_config(config_path)
         pod = read_pod(os.environ, config)
@@ -236,7 +293,7 @@ def run_pod(config_path: Path, reports: Path, show: Callable[[str], None]) -> in
         ending = {"exitCode": USER_ERROR, "reason": "UserError", "message": str(error), "attempt": attempt()}
         write_termination({**ending, "nodeRank": int(node_rank) if node_rank.isdecimal() else 0, "ranks": []})
         return USER_ERROR
-    launcher = Launcher(config_path, pod, reports, show)
+    launcher = Launcher(config_path, pod, reports, show, signals)
     ends = launcher.run()
     message = describe(ends, [read_report(reports, rank) for rank in pod.ranks])
     if message["failure"] is not None:
@@ -247,13 +304,6 @@ def run_pod(config_path: Path, reports: Path, show: Callable[[str], None]) -> in
         show(f"failed: {message['message']}")
     write_termination({**message, "attempt": attempt(), "nodeRank": pod.node_rank})
     return int(message["exitCode"])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _reap_orphans(ours: set[int]) -> None:
@@ -268,7 +318,7 @@ def main() -> int:
     """Run this pod for the config in $PHITUNE_CONFIG; the exit code."""
     config_path = Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml"))
     with tempfile.TemporaryDirectory(prefix="phitune-reports-", ignore_cleanup_errors=True) as folder:
-        return run_pod(config_path, Path(folder), lambda line: print(line, flush=True))
+        return run_pod(config_path, Path(folder), lambda line: print(inert(line), flush=True))
 
 
 if __name__ == "__main__":

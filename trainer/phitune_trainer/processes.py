@@ -7,6 +7,9 @@ from pathlib import Path
 
 from phitune_trainer.errors import FAULT
 
+LISTENER_VARIABLE = "PHITUNE_LISTENER"
+"""Tells rank 0 the number of the open socket on which the ranks of a single pod meet."""
+
 _PR_SET_PDEATHSIG = 1
 
 

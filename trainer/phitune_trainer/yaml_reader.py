@@ -68,6 +68,23 @@ def read_documents(text: str) -> list[Document]:
         raise YamlError("nested too deeply", 1, 1) from error
 
 
+def write_document(document: object) -> str:
+    """A text that `read_document` reads as this value; the same text for the same value."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes strings such as 0008 and 1e5: numbers to kubectl, not to PyYAML, which would leave them bare."""
+
+
+def _represent_string(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if isinstance(_plain(text), str) else "'"
+    )
+
+
+_Dumper.add_representer(str, _represent_string)
+
 _PLAIN: Final = "plain"
 
 

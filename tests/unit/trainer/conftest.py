@@ -15,20 +15,12 @@ import torch
 from PIL import Image
 
 from harness.ranks import free_port, run_in_ranks
-from phitune_trainer.config import TrainConfig, parse_config
+from harness.train_configs import train_config
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.engine.world import World
-from phitune_trainer.init_model import init_model
 from phitune_trainer.model import load_model
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    init_model("tiny", folder, 0)
-    return folder
 
 
 @pytest.fixture
@@ -57,58 +49,38 @@ def _sample(folder: Path, number: int, *, with_picture: bool) -> dict[str, Any]:
     return {"id": str(number), "source": "test", "conversations": [turn]}
 
 
-def train_config(workspace: Path, **changes: Any) -> TrainConfig:
-    """A config over `workspace`; `changes` are groups of fields, such as training={"maxSteps": 3}."""
-    document: dict[str, Any] = {
-        "apiVersion": "phitune.dev/train.v1alpha1",
-        "run": {"namespace": "tests", "name": "colors", "uid": "00000001", "workspace": str(workspace)},
-        "model": {"path": "models/tiny"},
-        "task": "jsonl",
-        "data": {"path": "data/colors"},
-        "method": "full",
-        "training": {
-            "maxSteps": 4,
-            "globalBatchSize": 12,
-            "microBatchSize": 2,
-            "learningRate": 1e-3,
-            "weightDecay": 0.01,
-            "warmupSteps": 1,
-            "schedule": "constant",
-            "numCrops": 1,
-            "maxLength": 512,
-            "packing": False,
-            "gradientCheckpointing": False,
-            "precision": "fp32",
-            "attention": "sdpa",
-            "seed": 0,
-        },
-        "world": {"nodes": 1, "processesPerNode": 1, "device": "cpu"},
-        "checkpoint": {"everySteps": 1000, "keep": 2},
-        "evaluation": {"enabled": False, "baseline": False},
-        "export": {"merged": False, "adapter": False},
-    }
-    for name, change in changes.items():
-        document[name] = {**document.get(name, {}), **change} if isinstance(change, dict) else change
-    return parse_config(document)
+COLORS: dict[str, Any] = {
+    "run": {"namespace": "tests", "name": "colors", "uid": "00000001"},
+    "model": {"path": "models/tiny", "init": None},
+    "data": {"path": "data/colors", "generate": None, "eval": None},
+    "training": {"maxSteps": 4, "globalBatchSize": 12, "warmupSteps": 1, "schedule": "constant"},
+    "checkpoint": {"everySteps": 1000},
+    "evaluation": {"enabled": False, "baseline": False},
+    "export": {"merged": False},
+}
+"""Four steps over what lies in `workspace`; neither scored nor exported."""
 
 
 @pytest.fixture
 def make_config(workspace: Path) -> Callable[..., TrainConfig]:
-    return lambda **changes: train_config(workspace, **changes)
+    """A config over `workspace` like COLORS but for groups of fields, such as training={"maxSteps": 3}."""
+    return lambda **changes: train_config(workspace, COLORS, changes)
 
 
 @pytest.fixture(scope="session")
-def in_ranks(base_model: Path) -> Callable[[int, Callable[[World], Any]], list[Any]]:
-    """Run a function in so many new processes that meet over gloo; what it returned, by rank.
-
-    What is slow to import is imported here, before the processes are forked.
-    """
+def imported(base_model: Path) -> None:
+    """What is slow to import is imported here, before processes are forked."""
     os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
     import torch._dynamo
 
     load_model(base_model, dtype=torch.float32, attention="sdpa")
+
+
+@pytest.fixture(scope="session")
+def in_ranks(imported: None) -> Callable[[int, Callable[[World], Any]], list[Any]]:
+    """Run a function in so many new processes that meet over gloo; what it returned, by rank."""
     return run_in_ranks
 
 

@@ -3,30 +3,106 @@
 import os
 import signal
 import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phitune_trainer.launch import Launcher, Pod
+from phitune_trainer.launch import Launcher, Pod, Signals
+from phitune_trainer.pod_ending import RankEnd
+
+SLEEP = ["sleep", "60"]
 
 
-def test_a_signal_between_two_starts_reaches_every_rank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def process(on_signal: str) -> list[str]:
+    """A process that says when it is ready, and does this when it is told to stop."""
+    code = f"""
+import signal, sys, time
+def on_signal(*_):
+    {on_signal}
+signal.signal(signal.SIGTERM, on_signal)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    return [sys.executable, "-c", code]
+
+
+SAVES_FOR_A_SECOND = process("time.sleep(1); sys.exit(75)")
+NEVER_SAVES = process("time.sleep(60)")
+
+
+@contextmanager
+def ranks_are(command: Sequence[str], on_start: Callable[[int], None]) -> Iterator[None]:
+    """Let the launcher start other processes than training ones; `on_start` gets how many there are."""
     start_process: Any = subprocess.Popen
     started = []
 
-    def start_sleeper(command: list[str], **options: Any) -> Any:
-        process = start_process(["sleep", "60"], **options)
-        started.append(process)
-        if len(started) == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return process
+    def start(_: object, **options: Any) -> Any:
+        started.append(start_process(command, **options))
+        on_start(len(started))
+        return started[-1]
 
-    monkeypatch.setattr(subprocess, "Popen", start_sleeper)
-    ends = Launcher(
-        tmp_path, Pod(1, 0, 2, "127.0.0.1", 1, grace_seconds=50.0), tmp_path, lambda line: None
-    ).run()
-    assert len(started) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", start)
+        yield
+
+
+def launched(folder: Path, *, grace: float, show: Callable[[str], None]) -> dict[int, RankEnd]:
+    signals = Signals()
+    with signals.noted():
+        pod = Pod(1, 0, 2, "127.0.0.1", None, grace_seconds=grace)
+        return Launcher(folder, pod, folder, show, signals).run()
+
+
+def nothing(_: object) -> None:
+    pass
+
+
+def send_when_ready(*numbers: signal.Signals) -> Callable[[str], None]:
+    """What to do with rank 0's lines: at its first one, send this process signals, a moment apart."""
+
+    def send() -> None:
+        for number in numbers:
+            time.sleep(0.3)
+            os.kill(os.getpid(), number)
+
+    return lambda line: threading.Thread(target=send).start() if line == "ready" else None
+
+
+def test_a_signal_between_two_starts_reaches_every_rank(tmp_path: Path) -> None:
+    def interrupt(num_started: int) -> None:
+        if num_started == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ranks_are(SLEEP, interrupt):
+        ends = launched(tmp_path, grace=50, show=nothing)
     assert [(end.exit_code, end.reason) for end in ends.values()] == [(75, "Interrupted")] * 2
+
+
+def test_a_second_request_from_kubernetes_lets_the_ranks_save(tmp_path: Path) -> None:
+    with ranks_are(SAVES_FOR_A_SECOND, nothing):
+        ends = launched(tmp_path, grace=50, show=send_when_ready(signal.SIGTERM, signal.SIGTERM))
+    assert [end.exit_code for end in ends.values()] == [75, 75]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "grace", "why"),
+    [
+        pytest.param(
+            (signal.SIGINT, signal.SIGINT), 50, "a second Ctrl-C did not wait", id="a second Ctrl-C"
+        ),
+        pytest.param((signal.SIGTERM,), 0.5, "it had not saved within 0.5 s of the signal", id="too long"),
+    ],
+)
+def test_ranks_that_do_not_save_are_killed_by(
+    numbers: tuple[signal.Signals, ...], grace: float, why: str, tmp_path: Path
+) -> None:
+    with ranks_are(NEVER_SAVES, nothing):
+        ends = launched(tmp_path, grace=grace, show=send_when_ready(*numbers))
+    assert [(end.exit_code, end.reason) for end in ends.values()] == [(137, "Killed")] * 2
+    assert ends[1].message.startswith(f"rank 1 was killed: {why}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -32,34 +33,62 @@ def progress_at(port: int) -> dict[str, Any] | None:
         return None
 
 
-def test_when_a_rank_is_killed_its_pod_names_it_and_the_other_pod_the_step(
-    make_config: Any, start_pod: Any, free_port: Any, wait_until: Any
-) -> None:
-    config = make_config(training=LONG, world={"nodes": 2})
-    gang = {
-        "PET_NNODES": "2",
-        "PET_NPROC_PER_NODE": "1",
-        "PET_MASTER_ADDR": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    gang["PET_MASTER_PORT"] = str(free_port())
-    progress_port = free_port()
-    master = start_pod(config, **gang, PET_NODE_RANK="0", PHITUNE_PROGRESS_PORT=str(progress_port))
-    worker = start_pod(config, **gang, PET_NODE_RANK="1")
-    wait_until(lambda: (progress_at(progress_port) or {"step": 0})["step"] > 0)
-    os.kill(child_of(worker.process.pid), signal.SIGKILL)
+@pytest.fixture
+def start_two_pods(make_config: Any, start_pod: Any, free_port: Any, wait_until: Any) -> Any:
+    """Start a gang of two pods with one rank each, and wait until both have told of a step."""
 
+    def start(**variables: str) -> tuple[Any, Any]:
+        config = make_config(training=LONG, world={"nodes": 2})
+        gang = {
+            "PET_NNODES": "2",
+            "PET_NPROC_PER_NODE": "1",
+            "PET_MASTER_ADDR": "127.0.0.1",
+            "PET_MASTER_PORT": str(free_port()),
+            "GLOO_SOCKET_IFNAME": "lo",
+            **variables,
+        }
+        port = free_port()
+        master = start_pod(config, **gang, PET_NODE_RANK="0", PHITUNE_PROGRESS_PORT=str(port))
+        worker = start_pod(config, **gang, PET_NODE_RANK="1")
+        # After the second step of rank 0, rank 1 has told its launcher of its first.
+        wait_until(lambda: (progress_at(port) or {"step": 0})["step"] > 1)
+        return master, worker
+
+    return start
+
+
+def assert_names_rank_1(master: Any) -> None:
+    """The first pod has ended, and its message says which rank it lost and after which step."""
+    code, message, output = master.wait()
+    assert (code, message["reason"]) == (1, "PeerLost")
+    named = r"rank 0: after step \d+: rank 1 \(host .+\) gives no sign of life; its last step was \d+"
+    assert re.fullmatch(named, message["message"])
+    assert message["failure"]["rank"] == 0
+    assert message["progress"]["step"] > 0
+    assert "Traceback" not in output
+
+
+def test_when_a_rank_is_killed_its_pod_and_the_other_name_it_and_the_step(start_two_pods: Any) -> None:
+    master, worker = start_two_pods()
+    os.kill(child_of(worker.process.pid), signal.SIGKILL)
     code, message, _ = worker.wait()
     assert (code, message["exitCode"], message["reason"]) == (137, 137, "Killed")
     assert message["message"].startswith("rank 1 was killed by SIGKILL")
     assert message["nodeRank"] == 1
     assert message["ranks"][0]["steps"] > 0
 
-    code, message, _ = master.wait()
-    assert (code, message["reason"]) == (1, "PeerLost")
-    assert "rank 0: after step" in message["message"]
-    assert message["failure"]["rank"] == 0
-    assert message["progress"]["step"] > 0
+    assert_names_rank_1(master)
+
+
+@pytest.mark.slow
+def test_when_a_rank_freezes_the_other_pod_names_it_when_the_time_is_up(start_two_pods: Any) -> None:
+    master, worker = start_two_pods(PHITUNE_COLLECTIVE_TIMEOUT_SECONDS="10", PHITUNE_GRACE_SECONDS="1")
+    os.kill(child_of(worker.process.pid), signal.SIGSTOP)
+    assert_names_rank_1(master)
+    worker.process.send_signal(signal.SIGTERM)
+    code, message, _ = worker.wait()
+    assert (code, message["reason"]) == (137, "Killed")
+    assert message["message"] == "rank 1 was killed: it had not saved within 1 s of the signal"
 
 
 @pytest.mark.slow
@@ -144,6 +173,11 @@ def test_a_volume_that_is_read_only_is_the_users_error(
         ),
         pytest.param(lambda text: text + "extra: 1\n", "extra", id="unknown field"),
         pytest.param(lambda text: text + "a: [", "line", id="not YAML"),
+        pytest.param(
+            lambda text: re.sub("(nodes|keep|maxLength|seed|numCrops): .*", r"\1: -1", text),
+            "5 problem(s)",
+            id="five values",
+        ),
     ],
 )
 def test_a_config_broken_by_hand_is_the_users_error(
@@ -154,6 +188,18 @@ def test_a_config_broken_by_hand_is_the_users_error(
     code, message, output = start_pod(path).wait()
     assert (code, message["reason"], message["ranks"]) == (2, "UserError", [])
     assert words in message["message"]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("PHITUNE_GRACE_SECONDS", "soon"), ("PHITUNE_COLLECTIVE_TIMEOUT_SECONDS", "1h")]
+)
+def test_a_variable_that_is_no_number_is_the_users_error(
+    name: str, text: str, make_config: Any, start_pod: Any
+) -> None:
+    code, message, output = start_pod(make_config(), **{name: text}).wait()
+    assert (code, message["reason"]) == (2, "UserError")
+    assert f"{name}={text!r} in the environment: " in message["message"]
     assert "Traceback" not in output
 
 

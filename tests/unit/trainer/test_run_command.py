@@ -151,11 +151,11 @@ def test_a_file_that_cannot_be_run_is_refused(
 @pytest.mark.parametrize("width", [10, 40, 80, 200])
 def test_the_progress_bar_fits_the_terminal(width: int) -> None:
     progress = {"state": "training", "step": 30, "totalSteps": 60, "percent": 50.0, "loss": 0.25}
-    line = draw({**progress, "imagesPerSecond": 12.3, "etaSeconds": 65}, width)
+    line = draw({**progress, "imagesPerSecond": 12.3, "memoryBytes": 3 * 2**29, "etaSeconds": 65}, width)
     assert len(line) <= width
     if width >= 80:
         assert " 50% " in line
-        assert "30/60  loss 0.2500  12 images/s  ETA 1:05" in line
+        assert "30/60  loss 0.2500  12 images/s  1.5 GiB  ETA 1m05s" in line
 
 
 @pytest.mark.slow
@@ -184,6 +184,10 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
     assert second.returncode == 0, output
     assert "saved by incarnation 1" in output
     assert "exactMatch: before 0.0000, after 0." in output
+    report = workspace / "runs/local/colors/0001/report.html"
+    assert f"report    {report}" in output
+    assert "Complete: 30 steps" in report.read_text()
+    assert report.read_text().count("data:image/jpeg;base64,") == 4, "one of five samples has no picture"
 
     with phitune_run() as third:
         output, _ = third.communicate(timeout=200)

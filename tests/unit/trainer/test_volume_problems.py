@@ -8,8 +8,10 @@ import torch
 
 from phitune_trainer.endings import ending_of
 from phitune_trainer.errors import volume_problem, writing_to
-from phitune_trainer.logs import Step, StepLog
+from phitune_trainer.logs import Step, StepLog, say
 from phitune_trainer.progress import Progress
+from phitune_trainer.run_layout import IncarnationFolder
+from phitune_trainer.step_files import StepFiles
 
 
 def refused(path: str | None, code: int = errno.ENOSPC) -> OSError:
@@ -35,17 +37,18 @@ def test_training_goes_on_without_the_record_of_its_steps_and_says_so_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = Progress(attempt=1, total_steps=3)
-    folder = tmp_path / "gone"
+    folder = IncarnationFolder(tmp_path / "gone")
     log = StepLog(
         progress,
-        folder / "metrics.jsonl",
+        StepFiles(folder, say),
         total_steps=3,
         samples_per_epoch=4,
         device=torch.device("cpu"),
+        peak_flops=None,
     )
     for number in (1, 2, 3):
         loss = torch.tensor(0.5)
-        log.record(Step(number, loss, loss, 1e-3, num_samples=4, num_images=4, num_tokens=8))
+        log.record(Step(number, loss, loss, 1e-3, num_samples=4, num_images=4, num_tokens=8, num_flops=9))
         log.flush()
     assert progress.snapshot()["step"] == 3
     assert capsys.readouterr().out.count("training goes on") == 1
