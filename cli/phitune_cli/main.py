@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "estimate": Command("phitune_cli.estimate_cmd", "how much GPU memory will it take, and what fits?"),
     "evaluate": Command("phitune_cli.evaluate_cmd", "score a model on held-out samples, compare two"),
     "predict": Command("phitune_cli.predict_cmd", "answer one question about pictures"),
+    "report": Command("phitune_cli.report_cmd", "write a run's report.html: curves, scores, answers"),
+    "export": Command("phitune_cli.export_cmd", "merge adapters, write a model card, push to a hub"),
     "init-model": Command("phitune_cli.init_model_cmd", "make a base model with random weights"),
     "data": Command("phitune_cli.data_cmd", "make a data set"),
 }
@@ -52,6 +54,8 @@ _TRAINER_PACKAGES: Final = (
     "pyarrow",
     "av",
     "rapidfuzz",
+    "jinja2",
+    "tensorboardX",
 )
 """What commands that train import, and an installation without the extra `trainer` lacks."""
 
@@ -64,6 +68,9 @@ examples:
                                                score what a run left, on what it held out
   phitune predict --model model/ --image page.png --prompt "What is the total?"
                                                answer one question
+  phitune report runs/local/digits/0001        its curves, scores and answers on one page
+  phitune export runs/local/digits/0001 --to digits-model
+                                               whole weights of a run's newest checkpoint
   phitune init-model --size tiny --out model/  a base model without a download
   phitune data digits --out data/              pictures of digits to train on
   phitune render --help                        more on one command

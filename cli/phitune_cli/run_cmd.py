@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from phitune_cli.one_job import read_one_job_to_run
-from phitune_cli.progress_bar import ProgressBar
+from phitune_cli.progress_bar import ProgressBar, can_draw
 from phitune_cli.this_machine import detect_machine, localize
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.plain_text import inert
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
 
@@ -67,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
             workspace=str(workspace),
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(inert(str(error)), file=sys.stderr)
         return USER_ERROR
     for note in local.notes:
         print(f"note: {note}")
@@ -92,7 +94,7 @@ def carry_out(config: TrainConfig) -> int:
         try:
             keep_config(layout, config)
         except UserError as error:
-            print(error, file=sys.stderr)
+            print(inert(str(error)), file=sys.stderr)
             return USER_ERROR
     if layout.result.is_file():
         return DONE
@@ -109,21 +111,25 @@ def carry_out(config: TrainConfig) -> int:
         code, reason, message = ending_of(error, Path(config.run.workspace))
         if reason == "Fault":
             raise
-        print(message, file=sys.stderr)
+        print(inert(message), file=sys.stderr)
         return code
     with tempfile.TemporaryDirectory(prefix="phitune-") as folder, alone_on_this_machine():
         path = Path(folder, "train.yaml")
         path.write_text(config.to_yaml(), encoding="utf-8")
         reports = Path(folder)
-        if not sys.stdout.isatty():
+        if not can_draw():
             return run_pod(path, reports, _print)
+        os.environ["PHITUNE_COLUMNS"] = str(shutil.get_terminal_size().columns)
         bar = ProgressBar(lambda: read_report(reports, 0).progress)
         with bar.drawing():
             return run_pod(path, reports, bar.show)
 
 
 class alone_on_this_machine:  # noqa: N801 - reads as a context manager
-    """Within it, the variables that a pod of a gang would have are absent, and progress stays here."""
+    """Within it, the variables that a pod of a gang would have are absent, and progress stays here.
+
+    What is set in the environment within it is forgotten with it.
+    """
 
     def __enter__(self) -> None:
         self._before = dict(os.environ)
@@ -167,4 +173,4 @@ def _places(result: dict[str, Any], layout: RunLayout) -> dict[str, Path]:
     return {**places, "result": layout.result}
 
 
-_print: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: E731
+_print: Callable[[str], None] = lambda line: print(inert(line), flush=True)  # noqa: E731

@@ -5,13 +5,17 @@ from functools import partial
 
 import torch
 
+from phitune_trainer.batch_flops import batch_flops, trained_of
 from phitune_trainer.batches import BatchesAhead
-from phitune_trainer.checkpoint.saver import Saver, Start
-from phitune_trainer.config import TrainConfig
-from phitune_trainer.data import Processor, collate
+from phitune_trainer.checkpoint.saver import Saver
+from phitune_trainer.checkpoint.start import Start
+from phitune_trainer.config import Precision, TrainConfig
+from phitune_trainer.data import Batch, Processor, Sample, collate
+from phitune_trainer.data.costs import read_costs
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import open_task
-from phitune_trainer.data.sampler import split, step_indices
+from phitune_trainer.data.plan import equal_cost, share_out
+from phitune_trainer.data.sampler import step_indices
 from phitune_trainer.data.workers import Loader
 from phitune_trainer.engine import Engine
 from phitune_trainer.engine.data_parallel import DataParallel
@@ -20,16 +24,22 @@ from phitune_trainer.engine.zero2 import Zero2
 from phitune_trainer.errors import UserError
 from phitune_trainer.evaluate.evaluation import HeldOut, hold_out
 from phitune_trainer.evaluate.evaluator import Evaluator
-from phitune_trainer.logs import StepLog
+from phitune_trainer.kept_pictures import choose_kept_pictures
+from phitune_trainer.logs import StepLog, say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method, prepare_method
 from phitune_trainer.model import load_model
 from phitune_trainer.model.flash import why_not
 from phitune_trainer.narrator import Narrator
+from phitune_trainer.peak_flops import peak_flops
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.same_run import keep_data
+from phitune_trainer.step_files import StepFiles
 from phitune_trainer.stop import StopRequest
+
+_COPY_BYTES = 12
+"""Of each trained parameter: weight and AdamW's two averages, in float32."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -51,9 +61,18 @@ def load_method(config: TrainConfig, world: World) -> Method:
 
 def build_engine(config: TrainConfig, method: Method, world: World) -> Engine:
     """ZeRO-2 where all weights train; plain data parallel where only adapters do, whose state is small."""
-    engine = Zero2 if method.peft_model is None else DataParallel
     training = config.training
-    return engine(method.model, world, weight_decay=training.weight_decay, precision=training.precision)
+    if method.peft_model is not None:
+        return DataParallel(
+            method.model, world, weight_decay=training.weight_decay, precision=training.precision
+        )
+    return Zero2(
+        method.model,
+        world,
+        weight_decay=training.weight_decay,
+        precision=training.precision,
+        offload_optimizer=training.offload_optimizer,
+    )
 
 
 def load_datasets(config: TrainConfig) -> tuple[TrainingSamples, HeldOut | None]:
@@ -92,22 +111,43 @@ def build_run(
     training = config.training
     world.from_first(lambda: keep_data(layout, samples, is_continued=start.origin is not None))
     total_steps = count_steps(config, len(samples))
+    costs = world.from_first(lambda: read_costs(layout.costs, samples))
 
     def plan(step: int) -> list[list[int]]:
         indices = step_indices(
             seed=training.seed, step=step, num_samples=len(samples), global_batch=training.global_batch_size
         )
-        return split(indices, rank=world.rank, world=world.size, micro_batch=training.micro_batch_size)
+        cost = equal_cost if costs is None else costs.__getitem__
+        return share_out(indices, cost, world=world.size, micro_batch=training.samples_per_pass)[world.rank]
 
-    lay_out = partial(collate, original_max_positions=method.model.model_config.original_max_positions)
+    pictures = choose_kept_pictures(
+        method.model.model.vision_embed_tokens,
+        start=f"{config.run.uid[:8]}-{start.folder.number}",
+        num_taken=total_steps * training.global_batch_size,
+        num_samples=len(samples),
+        num_crops=training.num_crops,
+        ranks=config.world.processes_per_node,
+        reserved=checkpoint_copy_bytes(config, method, engine),
+    )
+
+    def lay_out(taken: list[Sample]) -> Batch:
+        batch = collate(taken, original_max_positions=method.model.model_config.original_max_positions)
+        if pictures is not None:
+            batch = pictures.look_up(batch)
+        if world.device.type != "cuda":
+            return batch
+        with torch.cuda.device(world.device):  # a thread begins with the first one
+            return batch.pinned()
+
     progress.update(step=start.step, totalSteps=total_steps)
     if world.is_first:
         narrator.steps = StepLog(
             progress,
-            start.folder.metrics,
+            StepFiles(start.folder, say),
             total_steps=total_steps,
             samples_per_epoch=len(samples),
             device=world.device,
+            peak_flops=peak_flops_of(world, training.precision),
         )
     evaluator = None
     if held_out is not None:
@@ -126,10 +166,30 @@ def build_run(
         model=method.model,
         engine=engine,
         batches=BatchesAhead(samples, loader, plan, lay_out, range(start.step, total_steps)),
+        pictures=pictures,
+        is_balanced=costs is not None,
         saver=Saver(layout, start, world, config.checkpoint.keep),
         evaluator=evaluator,
         narrator=narrator,
         stop=stop,
+        count_flops=partial(batch_flops, config=method.model.model_config, trained=trained_of(config)),
         total_steps=total_steps,
         step=start.step,
     )
+
+
+def checkpoint_copy_bytes(config: TrainConfig, method: Method, engine: Engine) -> int:
+    """Memory of the host that a pod's ranks will take for the copies of their state (checkpoint/saver.py)."""
+    num_trained = sum(parameter.numel() for parameter in engine.parameters.values())
+    state = _COPY_BYTES * num_trained
+    if method.peft_model is not None:  # rank 0 alone copies
+        return state
+    return state * config.world.processes_per_node // config.world.size
+
+
+def peak_flops_of(world: World, precision: Precision) -> float | None:
+    """FLOP/s of the devices of all ranks, if they are GPUs like this rank's; None where that is not known."""
+    if world.device.type != "cuda":
+        return None
+    one = peak_flops(torch.cuda.get_device_name(world.device), precision)
+    return None if one is None else one * world.size

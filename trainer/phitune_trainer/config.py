@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from phitune_trainer.problems import HUB_NAME, RELATIVE_PATH, RUN_NAME, UID, disagreement, problems_of
-from phitune_trainer.yaml_reader import YamlError, read_document
+from phitune_trainer.yaml_reader import YamlError, read_document, write_document
 
 API_VERSION: Final = "phitune.dev/train.v1alpha1"
 
@@ -138,13 +137,21 @@ class Training(Group):
     max_length: PositiveInt
     """Tokens, image tokens included. A longer sample is left out and counted, never cut."""
     packing: bool
-    """Without effect: the samples of a pass always lie in one row, without attention between them."""
+    """Put the samples of a pass into one row, without padding or attention between them; else every sample is
+    a pass of its own, whatever micro_batch_size says."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
     precision: Precision
     attention: Attention
     seed: int = Field(ge=0, le=2**31 - 1)
     """Of weights made here, adapters, dropout and the order of the samples."""
+    offload_optimizer: bool = False
+    """Keep AdamW's state, and take its step, in the memory of the host: less GPU memory, more time."""
+
+    @property
+    def samples_per_pass(self) -> int:
+        """Most samples that one forward pass takes."""
+        return self.micro_batch_size if self.packing else 1
 
 
 class World(Group):
@@ -204,6 +211,10 @@ class TrainConfig(Group):
     freeze_vision: bool = False
     """Leave CLIP and the projector as they are."""
     lora: Lora | None = None
+    resume_from: RelativePath | None = None
+    """Folder on the volume of another run (its newest good checkpoint counts) or of one of its checkpoints:
+    this run begins with the weights or adapters from there, and with a fresh optimizer and schedule. Absent:
+    with the base model's. A start that finds checkpoints of its own run continues from those."""
     training: Training
     world: World
     checkpoint: Checkpoint
@@ -246,12 +257,12 @@ class TrainConfig(Group):
     @property
     def accumulation_steps(self) -> int:
         """Forward passes of one rank in one optimizer step."""
-        return self.training.global_batch_size // (self.training.micro_batch_size * self.world.size)
+        return self.training.global_batch_size // (self.training.samples_per_pass * self.world.size)
 
     def to_yaml(self) -> str:
         """The config as `load_config` reads it; the same bytes for the same config."""
         document = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        return write_document(document)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -269,11 +280,14 @@ class TrainConfig(Group):
         if self.method == "full" and self.lora is not None:
             yield "lora: not with method full; remove it, or use method lora or qlora"
         if self.method != "full" and self.lora is None:
-            yield f"lora: needed with method {self.method}"
+            yield f"lora: needed with method {self.method}, with rank, alpha, dropout and vision"
         if self.freeze_vision and self.lora is not None and self.lora.vision:
-            yield "lora.vision: not with freezeVision, which leaves the vision part as it is"
+            yield (
+                "lora.vision: not with freezeVision, which leaves the vision part as it is; "
+                "set one of them to false"
+            )
         if self.export.adapter and self.method == "full":
-            yield "export.adapter: method full trains no adapter"
+            yield "export.adapter: method full trains no adapter; use export.merged"
         if self.evaluation.enabled and self.task == "jsonl" and self.data.eval is None:
             yield "evaluation.enabled: needs data.eval, the file of the held-out samples"
         step = self.world.size * self.training.micro_batch_size
@@ -282,12 +296,22 @@ class TrainConfig(Group):
                 f"training.globalBatchSize: {self.training.global_batch_size} does not divide over "
                 f"{self.world.size} ranks x {self.training.micro_batch_size}; use a multiple of {step}"
             )
+        yield from self._hardware_disagreements()
+
+    def _hardware_disagreements(self) -> Iterator[str]:
         if self.training.attention == "flash" and self.training.precision != "bf16":
-            yield f"training.attention: flash needs precision bf16, got {self.training.precision}"
+            yield f"training.attention: flash needs precision bf16, got {self.training.precision}; use sdpa"
         if self.training.attention == "flash" and self.world.device == "cpu":
             yield "training.attention: flash needs a GPU; use sdpa"
         if self.training.precision == "fp16" and self.world.device == "cpu":
             yield "training.precision: fp16 needs a GPU; use fp32 or bf16"
+        if self.training.offload_optimizer and self.method != "full":
+            yield (
+                f"training.offloadOptimizer: not with method {self.method}, whose optimizer state is small; "
+                "remove it"
+            )
+        if self.training.offload_optimizer and self.world.device == "cpu":
+            yield "training.offloadOptimizer: needs a GPU, or there is nothing to take off it; remove it"
 
 
 def load_config(path: Path) -> TrainConfig:

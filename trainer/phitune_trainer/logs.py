@@ -1,28 +1,30 @@
-"""What people read while a run trains, and the numbers of every step on the volume.
+"""What people read while a run trains, and the numbers of every step for the volume and the progress.
 
-The numbers of the steps are read when a line is written, all of them at once.
+The numbers of the steps are read from the device about once a second, all of them at once.
 """
 
 import logging
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from phitune_trainer.durations import duration
+from phitune_trainer.plain_text import inert
 from phitune_trainer.progress import Progress
-from phitune_trainer.strict_json import to_json
+from phitune_trainer.step_files import StepFiles
 
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_READINGS = 1.0
 
 
 def say(line: str) -> None:
     """One line for people, at once."""
-    print(line, flush=True)
+    print(inert(line), flush=True)
 
 
 def quieten_libraries() -> None:
@@ -47,115 +49,154 @@ class Step:
     num_samples: int
     num_images: int
     num_tokens: int
+    num_flops: int
+    """What the step takes by the model's formula, however it was computed (flops.py)."""
+    num_skipped: int = 0
+    """Steps so far, this one included, that left the weights as they were: overflows in fp16."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step and when it was taken."""
+
+    step: Step
+    time: float
+    """Seconds since 1970."""
+    seconds: float
+    """That it took."""
 
 
 class StepLog:
-    """Rank 0's record of the steps: a line every few seconds, metrics.jsonl, and the progress."""
+    """Rank 0's record of the steps: a line every few seconds, the files on the volume, and the progress."""
 
     def __init__(
         self,
         progress: Progress,
-        metrics: Path,
+        files: StepFiles,
         *,
         total_steps: int,
         samples_per_epoch: int,
         device: torch.device,
+        peak_flops: float | None,
     ) -> None:
+        """`peak_flops`: FLOP/s of the devices of all ranks; None where it is not known, and so no MFU."""
+        self.files = files
         self._progress = progress
-        self._metrics = metrics
         self._total_steps = total_steps
         self._samples_per_epoch = samples_per_epoch
         self._device = device
-        self._waiting: list[Step] = []
-        self._has_complained = False
-        self._since = time.monotonic()
+        self._peak_flops = peak_flops
+        self._waiting: list[_Taken] = []
+        """Steps whose numbers are not read yet."""
+        self._unsaid: list[_Taken] = []
+        """Steps since the last line."""
+        self._taken_at = self._read_at = self._said_at = time.monotonic()
         self._num_lines = 0
         self._num_timed = 0
         self._seconds_timed = 0.0
 
     def record(self, step: Step) -> None:
         """Take note of a step; write a line if it is the first, the last, or some seconds have gone by."""
-        self._waiting.append(step)
+        now = time.monotonic()
+        self._waiting.append(_Taken(step, time.time(), max(now - self._taken_at, 1e-9)))
+        self._taken_at = now
         is_last = step.step == self._total_steps
-        if not self._num_lines or is_last or time.monotonic() - self._since >= SECONDS_BETWEEN_LINES:
+        if not self._num_lines or is_last or now - self._said_at >= SECONDS_BETWEEN_LINES:
             self.flush()
+        elif now - self._read_at >= SECONDS_BETWEEN_READINGS:
+            self._read()
 
     def restart_clock(self) -> None:
-        """Leave out of the next line's speed what is not training: an evaluation, a checkpoint."""
+        """Leave out of the next step's time what is not training: an evaluation, a checkpoint."""
         self.flush()
-        self._since = time.monotonic()
+        self._taken_at = self._read_at = self._said_at = time.monotonic()
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write what is waiting, and a line of it."""
+        self._read()
+        if self._unsaid:
+            self._say_line()
+
+    def _read(self) -> None:
+        """Take the waiting steps' numbers from the device, all at once, to the files and the progress."""
         if not self._waiting:
             return
-        steps, self._waiting = self._waiting, []
-        losses = torch.stack([step.loss for step in steps]).tolist()
-        norms = torch.stack([step.grad_norm for step in steps]).tolist()
-        now = time.monotonic()
-        seconds, self._since = max(now - self._since, 1e-9), now
-        self._keep(
-            {
-                "step": step.step,
-                "loss": loss,
-                "gradNorm": norm,
-                "learningRate": step.learning_rate,
-                "samples": step.num_samples,
-                "tokens": step.num_tokens,
-            }
-            for step, loss, norm in zip(steps, losses, norms, strict=True)
+        taken, self._waiting = self._waiting, []
+        losses = torch.stack([one.step.loss for one in taken]).tolist()
+        norms = torch.stack([one.step.grad_norm for one in taken]).tolist()
+        memory = memory_bytes(self._device)
+        self.files.add(
+            [
+                {
+                    "step": one.step.step,
+                    "time": round(one.time, 3),
+                    "seconds": round(one.seconds, 4),
+                    "loss": loss,
+                    "gradNorm": norm,
+                    "learningRate": one.step.learning_rate,
+                    "samples": one.step.num_samples,
+                    "images": one.step.num_images,
+                    "tokens": one.step.num_tokens,
+                    "imagesPerSecond": round(one.step.num_images / one.seconds, 2),
+                    "tokensPerSecond": round(one.step.num_tokens / one.seconds, 1),
+                    "mfu": self._mfu([one]),
+                    "memoryBytes": memory,
+                    "skippedSteps": one.step.num_skipped,
+                }
+                for one, loss, norm in zip(taken, losses, norms, strict=True)
+            ]
         )
-        last = steps[-1]
-        images_per_second = sum(step.num_images for step in steps) / seconds
-        tokens_per_second = sum(step.num_tokens for step in steps) / seconds
         if self._num_lines == 1:  # the first step warms up: its time says nothing of the others
             self._num_timed, self._seconds_timed = 0, 0.0
-        self._num_lines += 1
-        self._num_timed += len(steps)
-        self._seconds_timed += seconds
-        eta = round((self._total_steps - last.step) * self._seconds_timed / self._num_timed)
-        epoch = last.step * last.num_samples / max(1, self._samples_per_epoch)
+        self._num_timed += len(taken)
+        self._seconds_timed += sum(one.seconds for one in taken)
+        self._unsaid += taken
+        self._read_at = time.monotonic()
+        last = taken[-1].step
+        seconds = sum(one.seconds for one in self._unsaid)
         self._progress.update(
             state="training",
             step=last.step,
-            epoch=round(epoch, 3),
+            epoch=round(last.step * last.num_samples / max(1, self._samples_per_epoch), 3),
             loss=losses[-1],
             learningRate=last.learning_rate,
-            imagesPerSecond=round(images_per_second, 2),
-            tokensPerSecond=round(tokens_per_second, 1),
-            etaSeconds=eta,
-        )
-        say(
-            f"step {last.step:>{len(str(self._total_steps))}}/{self._total_steps}  epoch {epoch:.2f}  "
-            f"loss {losses[-1]:.4f}  lr {last.learning_rate:.2e}  {images_per_second:.1f} images/s  "
-            f"{tokens_per_second:,.0f} tokens/s  memory {memory_gib(self._device):.1f} GiB  "
-            f"ETA {duration(eta)}"
+            imagesPerSecond=round(sum(one.step.num_images for one in self._unsaid) / seconds, 2),
+            tokensPerSecond=round(sum(one.step.num_tokens for one in self._unsaid) / seconds, 1),
+            mfu=self._mfu(self._unsaid),
+            memoryBytes=memory,
+            etaSeconds=round((self._total_steps - last.step) * self._seconds_timed / self._num_timed),
         )
 
-    def _keep(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add lines to metrics.jsonl; a volume that takes no more must not stop the training."""
-        text = "".join(to_json(row) + "\n" for row in rows)
-        try:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            if not self._has_complained:
-                say(f"warning: steps are missing from {self._metrics}: {error.strerror}; training goes on")
-            self._has_complained = True
+    def _mfu(self, taken: Sequence[_Taken]) -> float | None:
+        """Model FLOPs utilisation over these steps, 0 to 1."""
+        if self._peak_flops is None:
+            return None
+        num_flops = sum(one.step.num_flops for one in taken)
+        return round(num_flops / sum(one.seconds for one in taken) / self._peak_flops, 4)
+
+    def _say_line(self) -> None:
+        """The newest progress, its speeds those since the last line."""
+        now = self._progress.snapshot()
+        say(step_line(now))
+        self._num_lines += 1
+        self._unsaid = []
+        self._said_at = time.monotonic()
 
 
-def memory_gib(device: torch.device) -> float:
-    """The most memory held so far, in GiB: of the GPU, or of this process where there is none."""
+def step_line(now: Mapping[str, Any]) -> str:
+    """A line of a progress, as the log has it."""
+    loss = "not finite" if now["loss"] is None else f"{now['loss']:.4f}"
+    mfu = "" if now["mfu"] is None else f"MFU {now['mfu']:.1%}  "
+    return (
+        f"step {now['step']:>{len(str(now['totalSteps']))}}/{now['totalSteps']}  epoch {now['epoch']:.2f}  "
+        f"loss {loss}  lr {now['learningRate']:.2e}  {now['imagesPerSecond']:.1f} images/s  "
+        f"{now['tokensPerSecond']:,.0f} tokens/s  {mfu}memory {now['memoryBytes'] / 2**30:.1f} GiB  "
+        f"ETA {duration(now['etaSeconds'])}"
+    )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most memory held so far: of the GPU, or of this process where there is none."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m20s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+        return torch.cuda.max_memory_reserved(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10

@@ -1,12 +1,15 @@
 """What a run says of itself: lines for people, progress for the operator, proof for the launcher."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from phitune_trainer.batches import StepBatches
-from phitune_trainer.logs import Step, StepLog, duration, say
+from phitune_trainer.durations import duration
+from phitune_trainer.logs import Step, StepLog, say
 from phitune_trainer.progress import Progress
 from phitune_trainer.reports import RankReport, write_report
 from phitune_trainer.score_words import detail_words, score_words
@@ -29,6 +32,7 @@ class Narrator:
         self._said_at = time.monotonic()
         self._since = time.monotonic()
         self._answered_before: int | None = None
+        self._written = 0
         self.last_step = 0
         """The last step that this process took part in; 0: none yet."""
         self.steps: StepLog | None = None
@@ -59,31 +63,54 @@ class Narrator:
         self._report.steps += 1
         self._report.samples += own.num_samples
         self._report.tokens += own.num_label_tokens
-        if time.monotonic() - self._reported_at >= _SECONDS_BETWEEN_REPORTS:
+        # The first at once: a process that is killed after it must not look as if it had never trained.
+        if self._report.steps == 1 or time.monotonic() - self._reported_at >= _SECONDS_BETWEEN_REPORTS:
             self.report()
 
+    @contextmanager
+    def off_the_clock(self) -> Iterator[None]:
+        """No step's time counts what happens within this block."""
+        if self.steps is not None:
+            self.steps.flush()
+        yield
+        if self.steps is not None:
+            self.steps.restart_clock()
+
     def saving(self, step: int) -> None:
-        """A checkpoint is being written."""
+        """Training waits for a checkpoint that is being written."""
         self._begin("saving", step)
 
-    def saved(self, checkpoint: dict[str, Any] | None) -> None:
-        """It is written, or the last good one still stands."""
-        self._progress.update(lastCheckpoint=checkpoint)
-        if checkpoint is not None:
-            self.say(f"saved {checkpoint['path']} in {self._took()}")
+    def saving_progress(self, written: int, total: int) -> None:
+        """So many bytes of it are written, over all ranks."""
+        if written != self._written:
+            self._written = written
+            self._progress.update()  # a sign of life, for whoever looks for one
+        if time.monotonic() - self._said_at >= _SECONDS_BETWEEN_LINES:
+            self._said_at = time.monotonic()
+            self.say(f"writing a checkpoint: {written / 2**30:.1f} of {total / 2**30:.1f} GiB")
+            self.report()
+
+    def waited(self) -> None:
+        """Training goes on."""
         self._end()
 
-    def evaluating(self, step: int) -> None:
-        """Scoring has begun."""
+    def saved(self, checkpoint: dict[str, Any], seconds: float) -> None:
+        """A checkpoint is complete, so long after its step."""
+        self._progress.update(lastCheckpoint=checkpoint)
+        self.say(f"saved {checkpoint['path']} in {duration(seconds)}")
+        self.report()
+
+    def evaluating(self, step: int, *, first_weights: str = "the base model") -> None:
+        """Scoring has begun; `first_weights`: what to call those of step 0."""
         self._begin("evaluating" if step else "baseline", step)
         self._answered_before = None
-        self.say(
-            "scoring held-out samples with " + (f"the weights of step {step}" if step else "the base model")
-        )
+        weights = f"the weights of step {step}" if step else first_weights
+        self.say(f"scoring held-out samples with {weights}")
 
     def evaluation_progress(self, done: int, total: int) -> None:
         """So many samples are answered; the first number is that of those known from an earlier start."""
         now = time.monotonic()
+        self._progress.update()  # a sign of life, for whoever looks for one
         if self._answered_before is None:
             self._answered_before = done
             if done:
@@ -97,6 +124,8 @@ class Narrator:
     def evaluated(self, metrics: dict[str, Any]) -> None:
         """Scoring is over, and metrics.json is written."""
         self._progress.update(evaluation={name: metrics[name] for name in _SCORE})
+        if self.steps is not None:
+            self.steps.files.add_scores(metrics)
         self.say(f"{score_words(metrics)} in {self._took()}")
         for line in detail_words(metrics):
             self.say(line)

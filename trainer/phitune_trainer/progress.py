@@ -24,6 +24,7 @@ _METRICS = (
     ("phitune_images_per_second", "imagesPerSecond", "Pictures trained on a second, over all ranks."),
     ("phitune_tokens_per_second", "tokensPerSecond", "Tokens trained on a second, over all ranks."),
     ("phitune_mfu", "mfu", "Model FLOPs utilisation, 0 to 1."),
+    ("phitune_memory_bytes", "memoryBytes", "Most memory held so far by rank 0, of its GPU if it has one."),
     ("phitune_eta_seconds", "etaSeconds", "Seconds until the last step."),
 )
 
@@ -46,6 +47,7 @@ class Progress:
             "imagesPerSecond": None,
             "tokensPerSecond": None,
             "mfu": None,
+            "memoryBytes": None,
             "etaSeconds": None,
             "updatedAt": timestamp(),
             "lastCheckpoint": None,

@@ -1,6 +1,8 @@
 """What a rank prints: shown to people where it should be, and kept on the volume.
 
-The volume's folder is known only when the rank has told it; until then the lines wait in memory.
+What libraries, the data and the model say comes through here too: no character of it acts upon a terminal,
+now or when the log is read. The volume's folder is known only when the rank has told it; until then the lines
+wait in memory.
 """
 
 import threading
@@ -8,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TextIO
+
+from phitune_trainer.plain_text import inert
 
 _MOST_WAITING = 10_000
 _LAST_LINES = 20
@@ -49,7 +53,7 @@ class RankOutput:
 
     def _read(self) -> None:
         for raw in self._pipe:
-            line = raw.decode(errors="replace").rstrip("\n")
+            line = inert(raw.decode(errors="replace").rstrip("\r\n"))
             if line.strip():
                 self._last.append(line)
             if self._show is not None:

@@ -1,27 +1,44 @@
 """The start-up summary: what this run will do, with what, and why, before it does it."""
 
+import os
+import platform
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
-from phitune_trainer.checkpoint.saver import Start
+import torch
+
+from phitune_trainer.checkpoint.start import Start
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import describe_data
+from phitune_trainer.engine.world import World
 from phitune_trainer.evaluate.evaluation import HeldOut
+from phitune_trainer.logs import say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
+from phitune_trainer.run_layout import IncarnationFolder, write_atomically
+from phitune_trainer.strict_json import to_json
 from phitune_trainer.termination import attempt
+
+_PACKAGES: Final = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes")
+"""Those whose version may change what comes out."""
+_COLUMNS: Final = 160
+"""Of the summary, unless PHITUNE_COLUMNS says that there is a terminal with fewer."""
+_FEWEST_COLUMNS: Final = 40
 
 
 def summary(
     run: Run, method: Method, start: Start, *, samples: TrainingSamples, held_out: HeldOut | None
-) -> str:
-    """Several lines for people."""
+) -> dict[str, str]:
+    """What was chosen, a sentence each, by what it is about."""
     config, training, world = run.config, run.config.training, run.world
     trained = sum(parameter.numel() for parameter in run.engine.parameters.values())
     total = sum(parameter.numel() for parameter in method.model.parameters())
     passes = config.accumulation_steps
-    rows = {
+    return {
         "model": f"{config.model_dir}, {millions(total)} parameters, {millions(trained)} of them trained",
         "method": f"{config.method}: {method.summary}",
         "engine": run.engine.summary,
@@ -31,17 +48,32 @@ def summary(
         + ("recomputed to save memory" if training.gradient_checkpointing else "kept"),
         "data": describe_data(config, samples, held_out.num_samples if held_out else 0),
         "scores": _scores(run, held_out),
-        "loading": run.batches.summary,
+        "loading": "; ".join([run.batches.summary, *([run.pictures.summary] if run.pictures else [])]),
         "batch": f"{training.global_batch_size} samples a step = {world.size} ranks x {passes} "
-        f"{'pass' if passes == 1 else 'passes'} x {training.micro_batch_size}",
+        f"{'pass' if passes == 1 else 'passes'} x {training.samples_per_pass}, shared out "
+        + ("by what each costs" if run.is_balanced else "in turn"),
         "schedule": f"{run.total_steps} steps, {training.schedule}, peak {training.learning_rate:g} "
         f"after {training.warmup_steps} warm-up steps",
         "saves": f"{_interval(config)}, the last {config.checkpoint.keep} kept, "
         f"in {start.folder.checkpoints}",
         "start": _origin(start),
+        "software": _software(world),
     }
+
+
+def summary_lines(config: TrainConfig, folder: IncarnationFolder, rows: Mapping[str, str]) -> str:
+    """The summary as the log has it."""
     title = f"phitune: {config.run.namespace}/{config.run.name}"
-    return "\n".join([f"{title}, attempt {attempt()}, incarnation {start.folder.number}", *_aligned(rows)])
+    return "\n".join([f"{title}, attempt {attempt()}, incarnation {folder.number}", *_aligned(rows)])
+
+
+def keep_summary(folder: IncarnationFolder, rows: Mapping[str, str], total_steps: int) -> None:
+    """Put the summary beside the numbers of the steps, for the report."""
+    kept = {"version": 1, "totalSteps": total_steps, "rows": rows}
+    try:
+        write_atomically(folder.summary, to_json(kept, indent=1))
+    except OSError as error:
+        say(f"warning: no {folder.summary}: {error.strerror}; training goes on")
 
 
 def millions(count: int) -> str:
@@ -50,13 +82,13 @@ def millions(count: int) -> str:
 
 
 def _scores(run: Run, held_out: HeldOut | None) -> str:
-    """When the held-out samples are scored, by what, and what is known of the base model."""
+    """When the held-out samples are scored, by what, and what is known of the weights before it."""
     if held_out is None or run.evaluator is None:
         return "none"
     asked, before = run.config.evaluation, run.evaluator.baseline
     times = ["before training"] if asked.baseline and before is None else []
     times += [f"every {asked.every_steps} steps"] if asked.every_steps is not None else []
-    known = "" if before is None else f"; the base model has {before:.4f}"
+    known = "" if before is None else f"; {run.first_weights} scored {before:.4f}"
     return f"{held_out.metric} with its 95% interval, {', '.join([*times, 'at the end'])}{known}"
 
 
@@ -68,6 +100,8 @@ def _interval(config: TrainConfig) -> str:
 
 def _origin(start: Start) -> str:
     damaged = "".join(f"damaged and not used: {problem}; " for problem in start.passed_over)
+    if start.source is not None:
+        return f"{damaged}step 0, with the weights of step {start.source.step} in {start.source.folder}"
     if start.origin is None:
         return f"{damaged}from the base model, step 0"
     return (
@@ -75,12 +109,24 @@ def _origin(start: Start) -> str:
     )
 
 
-def _aligned(rows: dict[str, str]) -> Iterator[str]:
+def _software(world: World) -> str:
+    """What computes, and its versions."""
+    found = [f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    if world.device.type == "cuda":
+        found += [f"CUDA {torch.version.cuda}", torch.cuda.get_device_name(world.device)]
+    return ", ".join(found)
+
+
+def _aligned(rows: Mapping[str, str]) -> Iterator[str]:
     width = max(len(name) for name in rows) + 2
+    columns = min(_COLUMNS, max(_FEWEST_COLUMNS, int(os.environ.get("PHITUNE_COLUMNS", _COLUMNS))))
     for name, text in rows.items():
         yield textwrap.fill(
             text,
-            160,
+            columns,
             initial_indent=f"  {name:{width}}",
             subsequent_indent=" " * (width + 2),
             break_long_words=False,

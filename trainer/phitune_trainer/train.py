@@ -3,20 +3,24 @@
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from phitune_trainer.build import build_engine, build_run, load_datasets, load_method
-from phitune_trainer.checkpoint.saver import begin, restore
+from phitune_trainer.checkpoint.start import begin, restore
 from phitune_trainer.config import TrainConfig, load_config
 from phitune_trainer.data.workers import Loader, choose_num_workers, start_loader
 from phitune_trainer.endings import ending_of
+from phitune_trainer.engine.heartbeat import Loss
 from phitune_trainer.engine.world import World, join_world, leave_world
-from phitune_trainer.errors import FAULT, UserError
-from phitune_trainer.exit_codes import DONE
+from phitune_trainer.errors import FAULT, Interrupted, PeerLost, UserError
+from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.finish import finish
 from phitune_trainer.logs import quieten_libraries
 from phitune_trainer.loop import train
 from phitune_trainer.narrator import Narrator
+from phitune_trainer.out_of_memory import ending_out_of_memory, fit
 from phitune_trainer.processes import available_cpus, die_with_parent
 from phitune_trainer.progress import Progress, progress_host, progress_port, serve
 from phitune_trainer.reports import reports_folder
@@ -24,7 +28,7 @@ from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.same_run import keep_config
 from phitune_trainer.stop import StopRequest
-from phitune_trainer.summary import summary
+from phitune_trainer.summary import keep_summary, summary, summary_lines
 from phitune_trainer.termination import attempt
 
 
@@ -43,17 +47,18 @@ def main() -> int:
         loader = start_data_workers(config)  # before this process has threads, sockets and a GPU
         if rank == 0 and serve(progress, progress_port(), progress_host()) is None:
             narrator.say(f"port {progress_port()} is taken here: /progress and /metrics are not served")
-        world = join_world(config.world.device, volume)
+        world = join_world(
+            config.world.device,
+            volume,
+            last_step=lambda: narrator.last_step,
+            give_up=partial(end_for_want_of_others, narrator),
+        )
         # Not before: the wait for the other ranks runs no Python, so that a handler would never be called.
         # The signal's own effect, an end at once, is right until then.
-        stop.listen()
-        with stop.ending_at_once("stopped while loading; nothing is lost"):
-            if world.size != config.world.size:
-                raise UserError(
-                    f"world: the config says {config.world.size} ranks, but {world.size} were started"
-                )
-        message = run_rank(config, world, narrator, progress, stop, loader)
-    except Exception as error:  # noqa: BLE001 - whatever it is becomes an exit code
+        stop.listen(partial(end_as_asked, world, narrator))
+        with world.naming_the_lost():
+            message = run_rank(config, world, narrator, progress, stop, loader)
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - whatever it is becomes an exit code
         code, reason, message = ending_of(error, volume)
         if code == FAULT and narrator.last_step:
             message = f"after step {narrator.last_step}: {message}"
@@ -65,8 +70,30 @@ def main() -> int:
         os._exit(code)
     narrator.say(message)
     narrator.report(reason="Completed", message=message)
-    leave_world()
+    leave_world(world)
     return DONE
+
+
+def end_as_asked(world: World, narrator: Narrator, message: str) -> NoReturn:
+    """End this process as one that was asked to stop, from a thread while its main thread waits."""
+    try:
+        world.tell_of_stop(message)
+        narrator.report(reason="Interrupted", message=message)
+        print(message, flush=True)
+    finally:
+        os._exit(INTERRUPTED)
+
+
+def end_for_want_of_others(narrator: Narrator, loss: Loss) -> NoReturn:
+    """End this process from a thread, while its main thread waits in vain for ranks that are missing."""
+    code, reason, message = ending_of((Interrupted if loss.is_stop else PeerLost)(loss.message))
+    try:
+        if code == FAULT and narrator.last_step:
+            message = f"after step {narrator.last_step}: {message}"
+        narrator.report(reason=reason, message=message)
+        print(message, flush=True)
+    finally:
+        os._exit(code)
 
 
 def start_data_workers(config: TrainConfig) -> Loader:
@@ -86,6 +113,10 @@ def run_rank(
     """Load, train, score, export; the sentence to end with."""
     layout = RunLayout(config.run_dir)
     with stop.ending_at_once("stopped while loading; nothing is lost"):
+        if world.size != config.world.size:
+            raise UserError(
+                f"world: the config says {config.world.size} ranks, but {world.size} were started"
+            )
         if (result := world.from_first(lambda: read_result(layout))) is not None:
             progress.update(
                 state="done",
@@ -98,13 +129,14 @@ def run_rank(
             narrator.report(artifacts=result["artifacts"])
             return f"this run is complete since {result['finishedAt']}: see {layout.result}"
         world.from_first(lambda: keep_config(layout, config))
-        start = begin(layout, world, attempt())
+        fitted = world.from_first(lambda: fit(layout, config))
+        start = begin(config, world, attempt())
         narrator.report(incarnation=start.folder.number, logs=str(start.folder.path / "logs"))
-        samples, held_out = world.together(lambda: load_datasets(config))
+        samples, held_out = world.together(lambda: load_datasets(fitted.config))
         method = world.together(lambda: load_method(config, world))
         engine = build_engine(config, method, world)
         run = build_run(
-            config,
+            fitted.config,
             world,
             narrator,
             progress,
@@ -117,12 +149,18 @@ def run_rank(
             held_out=held_out,
             loader=loader,
         )
-        if start.origin is not None:
-            restore(layout, start.origin, engine)
-    narrator.say(summary(run, method, start, samples=samples, held_out=held_out))
-    run.evaluate_before_training()
-    train(run)
-    run.evaluate()
+        restore(layout, start, engine)
+        progress.update(lastCheckpoint=run.saver.last)
+    if world.is_first:
+        rows = summary(run, method, start, samples=samples, held_out=held_out)
+        narrator.say(summary_lines(config, start.folder, rows))
+        keep_summary(start.folder, rows, run.total_steps)
+        if fitted.why is not None:
+            narrator.say(fitted.why)
+    with ending_out_of_memory(layout, config, fitted):
+        run.evaluate_before_training()
+        train(run)
+        run.evaluate()
     with stop.ending_at_once(f"stopped while exporting; step {run.step} is saved, and continues from there"):
         return finish(run, method, layout, start.folder, progress)
 

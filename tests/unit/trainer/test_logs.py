@@ -120,6 +120,33 @@ def test_after_trouble_with_the_volume_tensorboard_goes_on_in_a_new_file(
     assert len(folder.metrics.read_text().splitlines()) == 2
 
 
+def test_what_happens_off_the_clock_is_in_no_steps_time(folder: IncarnationFolder, tmp_path: Path) -> None:
+    narrator = Narrator(0, tmp_path, Progress(attempt=1, total_steps=4))
+    log = narrator.steps = step_log(folder, Progress(attempt=1, total_steps=4))
+    log.record(step(1))
+    with narrator.off_the_clock():
+        time.sleep(0.3)
+    log.record(step(4))
+    last = json.loads(folder.metrics.read_text().splitlines()[-1])
+    assert last["seconds"] < 0.3
+
+
+@pytest.mark.parametrize(
+    ("resume_from", "words"),
+    [
+        pytest.param(None, "with the base model", id="from the base model"),
+        pytest.param("runs/a/b/00000001", "with the weights it starts with", id="from another run"),
+    ],
+)
+def test_what_is_scored_before_training_is_called_what_it_is(
+    resume_from: str | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = train_config(tmp_path, {"resumeFrom": resume_from})
+    narrator = Narrator(0, tmp_path, Progress(attempt=1))
+    narrator.evaluating(0, first_weights=first_weights(config))
+    assert f"scoring held-out samples {words}" in capsys.readouterr().out
+
+
 def test_the_line_of_a_step_has_what_people_ask() -> None:
     progress = Progress(attempt=1, total_steps=1000)
     numbers = {"loss": 0.25, "learningRate": 2e-5, "imagesPerSecond": 12.34, "tokensPerSecond": 12345.6}
@@ -187,6 +214,8 @@ bar = ProgressBar(lambda: progress)
 with bar.drawing():
     time.sleep(0.6)
     bar.show("step 3/9  loss 0.5")
+    bar.show("step  4/19  loss 0.5")
+    bar.show("step 4 is left out: it overflows in fp16")
     bar.show("saved \\x1b[31m somewhere")
     time.sleep(0.4)
 print("done")
@@ -217,7 +246,12 @@ def test_the_bar_is_one_line_that_leaves_nothing_behind(variables: dict[str, str
     assert "3/9  loss 0.5000  2 images/s  1.0 GiB  ETA 9s" in screen
     # What is left on the screen: of each line, what follows the last time it was cleared.
     left = [line.rsplit("\r\x1b[K", 1)[-1] for line in screen.replace("\r\n", "\n").split("\n")]
-    assert left == [r"saved \x1b[31m somewhere", "done", ""]
+    assert left == [
+        "step 4 is left out: it overflows in fp16",
+        r"saved \x1b[31m somewhere",
+        "done",
+        "",
+    ]
     assert max(len(part) for part in screen.split("\r\x1b[K")) <= 80
     assert set(screen.replace("\x1b[K", "")) & {"\x1b"} == set(), "no colours, no other escapes"
 
