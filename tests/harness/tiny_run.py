@@ -36,6 +36,10 @@ class OneRank(World):
         """The value alone."""
         return [value]
 
+    def from_first(self, action: Callable[[], T]) -> T:
+        """What the action returns."""
+        return self.together(action)
+
 
 class TinyEngine:
     """AdamW over the weights of a model of two layers with dropout."""

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from phitune_trainer.data.workers import Loader
 from phitune_trainer.model import Batch, Sample
 
 STEPS_AHEAD = 2
+_SECONDS_TO_END = 5.0
+"""For the thread, before and after its workers are killed; then it is left alone."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,10 @@ class BatchesAhead:
             yield
         finally:
             self._closed.set()
-            while self._thread.is_alive():
-                self._make_room()
-                self._thread.join(timeout=0.1)
-            self._loader.close()
+            if not self._has_ended_within(_SECONDS_TO_END):
+                self._loader.interrupt()  # a worker may wait for a volume that hangs
+            if self._has_ended_within(_SECONDS_TO_END):
+                self._loader.close()
 
     def _run(self) -> None:
         try:
@@ -112,6 +115,13 @@ class BatchesAhead:
                 if self._closed.is_set():
                     return
                 yield index
+
+    def _has_ended_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while self._thread.is_alive() and time.monotonic() < until:
+            self._make_room()
+            self._thread.join(timeout=0.1)
+        return not self._thread.is_alive()
 
     def _make_room(self) -> None:
         while not self._ready.empty():

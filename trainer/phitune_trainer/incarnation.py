@@ -125,7 +125,7 @@ def retire_old_checkpoints(
         return
     mine = f"{_RETIRED}{folder.number:04d}-"
     for leftover in folder.checkpoints.glob(f"{mine}*"):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     steps = steps_in(folder.checkpoints)
     kept = [step for step in steps if is_whole(folder.checkpoint(step))][-keep:]
     if len(kept) < keep:

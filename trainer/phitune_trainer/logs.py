@@ -50,7 +50,7 @@ class Step:
     num_images: int
     num_tokens: int
     num_flops: int
-    """What the step takes by the model's formula, however it was computed (flops.py)."""
+    """What the step takes by the model's formula, however it was computed (batch_flops.py)."""
     num_skipped: int = 0
     """Steps so far, this one included, that left the weights as they were: overflows in fp16."""
 

@@ -21,7 +21,7 @@ from phitune_trainer.evaluate.evaluator import Evaluator
 from phitune_trainer.kept_pictures import KeptPictures
 from phitune_trainer.logs import Step
 from phitune_trainer.model import Batch, Phi3V
-from phitune_trainer.narrator import Narrator
+from phitune_trainer.narrator import Narrator, first_weights
 from phitune_trainer.schedule import learning_rate
 from phitune_trainer.stop import StopRequest
 
@@ -55,11 +55,6 @@ class Run:
     num_skipped: int = 0
     """Of this start's: those that left the weights as they were, for want of a finite gradient in fp16."""
     saved_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def first_weights(self) -> str:
-        """What the run begins with, for people."""
-        return "the base model" if self.config.resume_from is None else "the weights it starts with"
 
     def save(self, *, must: bool) -> None:
         """Begin a checkpoint of this step, which is written while training goes on; `must`: wait for its end.
@@ -108,7 +103,7 @@ class Run:
         if self.evaluator is None:
             return
         self.settle()  # which takes agreements that an evaluation does not make
-        self.narrator.evaluating(self.step, first_weights=self.first_weights)
+        self.narrator.evaluating(self.step, first_weights=first_weights(self.config))
         scores = self.evaluator.evaluate(self.step, should_stop=lambda: self.stop.requested)
         if scores is None:
             self.end_here()

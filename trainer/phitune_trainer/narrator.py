@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from phitune_trainer.batches import StepBatches
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.durations import duration
 from phitune_trainer.logs import Step, StepLog, say
 from phitune_trainer.progress import Progress
@@ -146,3 +147,8 @@ class Narrator:
 
     def _took(self) -> str:
         return duration(time.monotonic() - self._since)
+
+
+def first_weights(config: TrainConfig) -> str:
+    """What to call the weights that a run begins with."""
+    return "the base model" if config.resume_from is None else "the weights it starts with"

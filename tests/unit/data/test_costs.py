@@ -1,6 +1,7 @@
 """What samples cost to train, as prepare finds it out for the ranks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from harness.parquet_data import CAULDRON, cauldron_row, encoded, write_parquet
 from harness.train_configs import train_config
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError, Processor
-from phitune_trainer.data.costs import cost_of, read_costs
+from phitune_trainer.data.check import DataReport
+from phitune_trainer.data.costs import cost_of, read_costs, write_costs
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import open_task
 from phitune_trainer.prepare import prepare
@@ -109,3 +111,38 @@ def test_costs_of_other_samples_are_not_taken_for_these(tmp_path: Path) -> None:
     other, _, _ = prepared(job(tmp_path / "other"))
     assert read_costs(file, other) is None
     assert read_costs(file.with_name("absent.json"), samples) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda text: text[:-5], id="cut short"),
+        pytest.param(lambda text: "[]", id="something else"),
+        pytest.param(lambda text: text.replace('"version"', '"edition"'), id="another form"),
+        pytest.param(lambda text: text.replace('"costs": [', '"costs": ["x", '), id="no numbers"),
+        pytest.param(lambda text: text.replace('"costs": [', f'"costs": [{2**80}, '), id="absurd numbers"),
+        pytest.param(lambda text: text.replace('"costs": [', '"costs": [7, '), id="one too many"),
+    ],
+)
+def test_damaged_costs_are_none_and_end_no_run(damage: Callable[[str], str], tmp_path: Path) -> None:
+    write_lines(tmp_path, {"user": "What?"}, {"user": "What now?"})
+    config = job(tmp_path)
+    samples, _, _ = prepared(config)
+    file = RunLayout(config.run_dir).costs
+    file.write_text(damage(file.read_text()))
+    assert read_costs(file, samples) is None
+
+
+def test_a_sample_may_cost_more_than_32_bits_hold(tmp_path: Path) -> None:
+    write_lines(tmp_path, {"user": "What?"})
+    config = job(tmp_path)
+    samples, _, _ = prepared(config)
+    large = cost_of(10**7, 10**7)
+    assert large > 2**31
+    write_costs(RunLayout(config.run_dir).costs, samples, [large])
+    costs = read_costs(RunLayout(config.run_dir).costs, samples)
+    assert costs is not None
+    assert list(costs) == [large]
+    report = DataReport(tmp_path / "data" / "train.jsonl")
+    report.costs.append(large)
+    assert list(report.costs) == [large]

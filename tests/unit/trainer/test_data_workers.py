@@ -1,10 +1,14 @@
 """Training with worker processes is training without them, only sooner."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from phitune_trainer import batches
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import start_loader
 from phitune_trainer.endings import ending_of
@@ -57,3 +61,34 @@ def test_a_bad_picture_found_by_a_worker_ends_every_rank_with_its_file_and_line(
     code, reason, message = endings[0]
     assert (code, reason) == (2, "UserError")
     assert "train.jsonl:9: picture" in message
+
+
+class Hanging:
+    """Samples on a volume that never answers."""
+
+    num_skipped = 0
+
+    def __init__(self, fifo: Path) -> None:
+        self.fifo = fifo
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        return self.fifo.read_text()
+
+    def where(self, index: int) -> str:
+        return f"train.jsonl:{index + 1}"
+
+
+def test_a_worker_that_hangs_does_not_keep_a_run_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(batches, "_SECONDS_TO_END", 0.5)
+    loader = start_loader(1)
+    dataset: Any = Hanging(tmp_path / "fifo")
+    ahead = batches.BatchesAhead(dataset, loader, lambda step: [[0, 1]], lambda samples: samples, range(4))  # type: ignore[arg-type, return-value]
+    with ahead.running():
+        pass
+    assert loader.pids == []  # type: ignore[attr-defined]

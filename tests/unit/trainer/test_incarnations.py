@@ -1,5 +1,7 @@
 """Starts of one run, also two alive at once, and which checkpoint each of them continues from."""
 
+import errno
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -176,3 +178,38 @@ def test_an_older_start_removes_nothing_once_a_newer_one_exists(layout: RunLayou
     assert origin == Origin(1, 200)
     assert steps_in(first.checkpoints) == [100, 200, 300, 400]
     assert (newer_start(layout, first.number), newer_start(layout, second.number)) == (2, None)
+
+
+def test_a_checkpoint_that_a_newer_start_may_need_is_put_back(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    rename = os.rename
+    newer: list[IncarnationFolder] = []
+
+    def rename_as_a_newer_start_begins(source: Path, target: Path) -> None:
+        rename(source, target)
+        if not newer:
+            newer.append(claim(layout))
+
+    monkeypatch.setattr(os, "rename", rename_as_a_newer_start_begins)
+    retire_old_checkpoints(layout, first, 1, Path.is_dir)
+    (first.checkpoint(200) / "broken").touch()
+    assert choose_origin(layout, newer[0].number, refuse_broken, BrokenError)[0] == Origin(1, 100)
+
+
+def test_what_cannot_be_removed_is_left_for_the_next_time(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = begin(layout)
+    save(first, 100, 200)
+    busy = OSError(errno.ENOTEMPTY, "Directory not empty")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", lambda *args, **kwargs: (_ for _ in ()).throw(busy))
+        with pytest.raises(OSError, match="not empty"):
+            retire_old_checkpoints(layout, first, 1, Path.is_dir)
+    save(first, 300)
+    retire_old_checkpoints(layout, first, 1, Path.is_dir)
+    assert steps_in(first.checkpoints) == [300]
+    assert list(first.checkpoints.glob(".retired-*")) == []

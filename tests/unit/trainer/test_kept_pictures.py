@@ -16,6 +16,8 @@ import torch
 from harness.tiny_models import picture, sample, small_model
 from phitune_trainer import kept_pictures
 from phitune_trainer.batch_flops import amounts_in
+from phitune_trainer.build import build_engine, checkpoint_copy_bytes, load_method
+from phitune_trainer.checkpoint.snapshot import Snapshot
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
@@ -284,6 +286,22 @@ def test_pictures_are_kept_where_that_saves_work(
     monkeypatch.setattr(kept_pictures, "available_memory", lambda: memory)
     asked: dict[str, Any] = {"vision": frozen_vision(), **ASKED, **changes}
     assert (choose_kept_pictures(**asked) is not None) is is_kept
+
+
+@pytest.mark.parametrize("method", [pytest.param(FROZEN, id="zero2"), pytest.param(LORA, id="adapters")])
+def test_what_checkpoints_will_copy_is_known_before_the_first(
+    method: dict[str, Any], make_config: Any, in_ranks: Any
+) -> None:
+    config = make_config(**method, world={"processesPerNode": 2})
+
+    def rank(world: World) -> tuple[int, int]:
+        chosen = load_method(config, world)
+        engine = build_engine(config, chosen, world)
+        copied = Snapshot().take(engine.fragments())
+        return sum(part.values.nbytes for part in copied), checkpoint_copy_bytes(config, chosen, engine)
+
+    (first, expected), (second, _) = in_ranks(2, rank)
+    assert first + second == expected > 0
 
 
 def run(config: TrainConfig) -> Callable[[World], int]:

@@ -14,9 +14,10 @@ import torch
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
+from harness.train_configs import train_config
 from phitune_cli.progress_bar import can_draw, draw
 from phitune_trainer.logs import Step, StepLog, say, step_line
-from phitune_trainer.narrator import Narrator
+from phitune_trainer.narrator import Narrator, first_weights
 from phitune_trainer.plain_text import inert
 from phitune_trainer.progress import Progress
 from phitune_trainer.rank_output import RankOutput

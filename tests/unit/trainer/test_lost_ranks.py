@@ -7,10 +7,12 @@ import time
 from typing import Any
 
 import pytest
+from torch.distributed import HashStore
 
 from harness.ranks import Gang, training
 from phitune_trainer import loop
 from phitune_trainer.endings import ending_of
+from phitune_trainer.engine import heartbeat
 from phitune_trainer.engine.heartbeat import Sign, judge
 
 SMALL = {"globalBatchSize": 4, "microBatchSize": 2, "warmupSteps": 0}
@@ -35,14 +37,52 @@ def sign(beat: int, *, arrived: int = 7, step: int = 3) -> Sign:
         ),
         pytest.param(sign(9, arrived=6), False, None, id="still on its way when a connection broke"),
         pytest.param(sign(9), True, None, id="there"),
+        pytest.param(sign(9, arrived=6), False, None, id="busy"),
         pytest.param(None, True, "has not come", id="never came"),
     ],
 )
 def test_signs_tell_who_is_missing(later: Sign | None, is_late: bool, said: str | None) -> None:
-    before = {0: sign(4), 1: sign(5)}
+    before = {0: sign(4), 1: sign(5, arrived=6)}
     after = {0: sign(8)} | ({} if later is None else {1: later})
     found = judge(before, after, rank=0, size=2, step=4, is_late=is_late)
     assert (found and found.message) == (said and f"rank 1 {said}")
+
+
+def test_a_rank_that_is_on_its_way_again_is_not_to_blame() -> None:
+    before, after = {0: sign(4), 1: sign(5, arrived=5)}, {0: sign(8), 1: sign(9, arrived=6)}
+    assert judge(before, after, rank=0, size=2, step=4, is_late=True) is None
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["it comes while it is looked for", "it never comes"])
+def test_a_long_wait_ends_a_run_only_if_it_does_not_end_itself(
+    comes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.05)
+    store, given_up = HashStore(), list[str]()
+    ranks = [
+        heartbeat.Heartbeat(
+            store,
+            rank=rank,
+            size=2,
+            host="vm",
+            first_host="vm",
+            last_step=lambda: 1,
+            patience=0.5 if rank else 1000,
+            give_up=lambda loss: given_up.append(loss.message),
+        )
+        for rank in range(2)
+    ]
+    ranks[1].arrive()
+    time.sleep(0.8)  # rank 1 has begun to ask who is missing
+    until = time.monotonic() + 2.5
+    while time.monotonic() < until:
+        for rank in ranks if comes else ():
+            rank.arrive()
+        time.sleep(0.01)
+    for rank in ranks:
+        rank.close()
+    lost = "rank 0 (host vm) lives, but the others wait for it in vain; its last step was 1"
+    assert set(given_up) == (set() if comes else {lost})
 
 
 def test_a_rank_that_lets_the_others_wait_does_not_blame_them() -> None:

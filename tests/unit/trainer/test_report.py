@@ -216,6 +216,8 @@ def test_pictures_of_parquet_files_are_found_by_file_and_row(
     }
     file = data / "test-00000-of-00001-x.parquet"
     pq.write_table(pa.Table.from_pylist([row, row]), file)
+    other = data / "test-00001-of-00002-x.parquet"
+    pq.write_table(pa.Table.from_pylist([{"answers": ["red"]}]), other)
     config = make_config(task="docvqa", data={"path": "data/pages"}, training={"numCrops": 4})
     folder = RunFolder(workspace, config.to_yaml())
     folder.start(1, range(1, 5))
@@ -226,13 +228,19 @@ def test_pictures_of_parquet_files_are_found_by_file_and_row(
         "/etc/passwd:row 0:image",
         f"{file}:row 0:x",
     )
-    folder.score(1, 4, 0.5, [answer(1, pictures=names)])
+    bare = f"/workspace/data/pages/data/{other.name}:row 0:image"
+    folder.score(1, 4, 0.5, [answer(1, pictures=names), answer(2, pictures=(bare,))])
     page = page_of(folder)
     sizes = {
         name: value for tag, name, value in page.attributes if tag == "img" and name in ("width", "height")
     }
     assert sizes == {"width": "320", "height": "106"}
-    for words in ("its row is not part of", "its file is not part of", "its row has no such picture"):
+    for words in (
+        "its row is not part of",
+        "its file is not part of",
+        "its row has no such picture",
+        "column 'image' must be struct",
+    ):
         assert words in page.text, words
 
 
@@ -254,6 +262,43 @@ def test_what_is_damaged_is_left_out_and_said(folder: RunFolder) -> None:
         "Not complete: step 4",
     ):
         assert words in page.text, words
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"details": {"consistency": {"value": 0.5}}}, id="a detail without its interval"),
+        pytest.param({"details": ["consistency"]}, id="details of another form"),
+        pytest.param({"value": 10**400}, id="a number that no float holds"),
+        pytest.param({"high": None}, id="no interval"),
+        pytest.param({"baseline": "0.5"}, id="a baseline that is no number"),
+    ],
+)
+def test_a_score_that_is_damaged_is_left_out_and_said(folder: RunFolder, fields: dict[str, Any]) -> None:
+    folder.start(1, range(1, 5))
+    folder.score(1, 2, 0.5)
+    folder.score(1, 4, 0.75)
+    metrics = folder.layout.incarnation(1).evaluation(4) / "metrics.json"
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), **fields}))
+    page = page_of(folder)
+    assert "incarnations/0001/eval/step-00000004/metrics.json is not that of a score" in page.text
+    assert "0.5000" in page.text
+
+
+def test_numbers_that_cannot_be_are_passed_over(folder: RunFolder) -> None:
+    folder.start(1, range(1, 5), time=1e18, loss=10**400, seconds=float("inf"))
+    text = page_of(folder).text
+    assert "last heard of 1e18 s after 1970" in text
+    assert "Time in steps" not in text
+
+
+def test_a_score_that_may_not_be_read_is_said(folder: RunFolder) -> None:
+    folder.start(1, range(1, 5))
+    folder.score(1, 4, 0.5)
+    metrics = folder.layout.incarnation(1).evaluation(4) / "metrics.json"
+    metrics.unlink()
+    metrics.mkdir()  # the tests may run as root, who may read anything
+    assert "eval/step-00000004/metrics.json cannot be read: Is a directory" in page_of(folder).text
 
 
 def test_the_command_writes_where_it_is_told_and_refuses_what_is_no_run(

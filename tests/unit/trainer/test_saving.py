@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.file_operations import Operation, watching
+from phitune_trainer.checkpoint.saver import Saver
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
@@ -149,3 +150,21 @@ def test_a_run_whose_last_checkpoint_the_volume_refuses_ends_with_the_remedy(
 
     assert "the volume's quota is used up; raise it, or lower checkpoint.keep" in in_ranks(1, refuse)[0]
     assert steps_in(RunLayout(config.run_dir).incarnation(1).checkpoints) == [1]
+
+
+def test_the_copy_of_the_state_is_in_no_steps_time(make_config: Any, in_ranks: Any) -> None:
+    config = make_config(**LORA, training={"maxSteps": 3}, checkpoint={"everySteps": 1})
+
+    def copy_slowly(world: World) -> None:
+        begin = Saver.begin
+
+        def slow(self: Saver, *args: Any) -> None:
+            time.sleep(1)
+            begin(self, *args)
+
+        Saver.begin = slow  # type: ignore[method-assign]
+        OnRank(world, config).run()
+
+    in_ranks(1, copy_slowly)
+    lines = RunLayout(config.run_dir).incarnation(1).metrics.read_text().splitlines()
+    assert max(json.loads(line)["seconds"] for line in lines[1:]) < 1

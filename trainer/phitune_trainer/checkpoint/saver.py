@@ -197,8 +197,8 @@ class Saver:
             retire_old_checkpoints(self._layout, self._folder, self._keep, is_whole)
         except OSError as error:
             self._refuse_if_taken_away()
-            if (trouble := user_message(error, self._world.volume)) is None:
-                raise
+            # The new one is complete, and a folder that cannot be removed is tried again at the next save.
+            trouble = user_message(error, self._world.volume) or f"an old checkpoint is still there: {error}"
         return saved, trouble
 
     def _refuse_if_taken_away(self) -> None:

@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -50,6 +51,9 @@ class Loader(Protocol):
     def load(self, dataset: TrainingSamples, indices: Iterator[int]) -> Iterator[Sample]:
         """The samples of these indices, in this order. What a sample raises is raised in its place."""
 
+    def interrupt(self) -> None:
+        """Make another thread leave `load`, if that can be done; what it waits for may never come."""
+
     def close(self) -> None:
         """Give back what it holds. Not while another thread is inside `load`."""
 
@@ -62,6 +66,9 @@ class InProcess:
     def load(self, dataset: TrainingSamples, indices: Iterator[int]) -> Iterator[Sample]:
         """The samples of these indices, in this order."""
         return (dataset[index] for index in indices)
+
+    def interrupt(self) -> None:
+        """Nothing can: the thread itself waits for the volume."""
 
     def close(self) -> None:
         """It holds nothing."""
@@ -119,6 +126,12 @@ class Workers:
                         encoded[place] = sample
                 else:
                     return
+
+    def interrupt(self) -> None:
+        """Kill the workers; who waits for one learns that it died."""
+        for worker in list(self._workers):
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the workers."""

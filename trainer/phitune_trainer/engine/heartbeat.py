@@ -65,7 +65,12 @@ def judge(
     furthest = max(sign.arrived for sign in after.values())
     silent = [rank for rank in after if rank in before and after[rank].beat == before[rank].beat]
     is_late = is_late and after[rank].arrived == furthest
-    late = [rank for rank in after if is_late and after[rank].arrived < furthest]
+    late = [
+        rank
+        for rank in after
+        # Who has moved since is on its way again, and its last sign is older than the others' word of it.
+        if is_late and rank in before and before[rank].arrived == after[rank].arrived < furthest
+    ]
     what = "gives no sign of life" if silent else "lives, but the others wait for it in vain"
     found = [_missing(rank, after[rank].host, what, max(step, after[rank].step)) for rank in silent or late]
     return Loss(message="; ".join(found)) if found else None
@@ -148,9 +153,19 @@ class Heartbeat:
         return self._loss
 
     def _watch(self) -> None:
+        num_known = 0
         while not self._is_closed.wait(_BEAT_SECONDS):
-            is_overdue = time.monotonic() - self._arrived_at > self._patience
-            if is_overdue and (loss := self.find_loss(is_late=True)) is not None:
+            waited = time.monotonic() - self._arrived_at
+            num_known += self._loss is not None
+            if waited > self._patience:
+                loss = self.find_loss(is_late=True)
+            else:
+                # Told by another one. A wait for a broken connection ends by itself, not one for a device.
+                is_stuck = (
+                    num_known > _SILENT_BEATS_UNBROKEN and waited > _SILENT_BEATS_UNBROKEN * _BEAT_SECONDS
+                )
+                loss = self._loss if is_stuck else None
+            if loss is not None and not self._is_closed.is_set():
                 self._give_up(loss)
                 return
 
@@ -177,11 +192,15 @@ class Heartbeat:
             self._loss = Loss(**json.loads(self._store.get(_VERDICT)))
 
     def _call_the_roll(self, *, is_late: bool) -> Loss | None:
-        before = self._signs()
+        before, arrived = self._signs(), self._num_arrived
         for _ in range(_SILENT_BEATS_UNBROKEN if is_late else _SILENT_BEATS):
             self._is_closed.wait(_BEAT_SECONDS)
             self._beat()
-        return self._loss or judge(
+        if self._loss is not None:
+            return self._loss
+        if self._is_closed.is_set() or self._num_arrived != arrived:
+            return None  # whoever was waited for has come after all
+        return judge(
             before,
             self._signs(),
             rank=self._rank,

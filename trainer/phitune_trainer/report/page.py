@@ -251,7 +251,7 @@ def _cell(value: object, form: str) -> str:
 def _moment(seconds: float) -> str:
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
-    except (OverflowError, ValueError):
+    except (OverflowError, ValueError, OSError):  # by its size, it is the one or the other
         return f"{number(seconds)} s after 1970"
 
 

@@ -197,13 +197,17 @@ def _read_metrics(layout: RunLayout, folder: Path, notes: list[str]) -> Row | No
         return None
     if not metrics:
         return None
-    details = metrics.get("details", {})
-    if not isinstance(details, Mapping) or not all(map(_is_estimate, [metrics, *details.values()])):
+    if not _is_score(metrics):
         _note(notes, f"{path} is not that of a score and left out")
         return None
-    return (
-        metrics if isinstance(metrics.get("metric"), str) and isinstance(metrics.get("step"), int) else None
-    )
+    return metrics
+
+
+def _is_score(metrics: Row) -> bool:
+    details, baseline = metrics.get("details", {}), metrics.get("baseline")
+    is_named = isinstance(metrics.get("metric"), str) and isinstance(metrics.get("step"), int)
+    is_whole = isinstance(details, Mapping) and all(map(_is_estimate, [metrics, *details.values()]))
+    return is_named and is_whole and (baseline is None or is_number(baseline))
 
 
 def _is_estimate(found: object) -> bool:
