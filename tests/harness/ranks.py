@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from phitune_trainer import train
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.engine.world import World, join_world, leave_world
@@ -34,6 +36,11 @@ def run_in_ranks(size: int, function: Callable[[World], Any]) -> list[Any]:
         pipe[1].close()
     try:
         return [pipe[0].recv() for pipe in pipes]
+    except EOFError as error:
+        for process in processes:
+            process.join(timeout=30)
+        codes = [process.exitcode for process in processes]
+        raise AssertionError(f"a rank ended before it was done; exit codes {codes}") from error
     finally:
         for process in processes:
             process.join(timeout=30)
@@ -117,13 +124,19 @@ def free_port() -> int:
         return port
 
 
-def _train(variables: dict[str, str]) -> None:
+def _begin(variables: dict[str, str]) -> None:
     os.environ.update(variables)
+    # torch makes its pool of threads anew after a fork, at the first use: two threads must not do it at once.
+    torch.set_num_threads(1)
+
+
+def _train(variables: dict[str, str]) -> None:
+    _begin(variables)
     sys.exit(train.main())
 
 
 def _rank(rank: int, size: int, port: str, function: Callable[[World], Any], result: Connection) -> None:
-    os.environ.update(_seat(rank, size, port))
+    _begin(_seat(rank, size, port))
     result.send(function(join_world("cpu")))
     leave_world()
 

@@ -97,7 +97,7 @@ def test_defaults_that_depend_on_nothing_are_filled_in(cluster: Cluster) -> None
     assert spec["freezeVision"] is False
     assert spec["storage"]["retain"] is True
     assert spec["resources"] == {"nodes": 2, "gpusPerNode": 8}
-    assert spec["runPolicy"] == {"suspend": False, "restartLimit": 3}
+    assert spec["runPolicy"] == {"suspend": False, "restartLimit": 3, "stallTimeout": "40m"}
     assert spec["checkpoint"] == {"keep": 2}
     assert spec["training"]["precision"] == "auto"
 
