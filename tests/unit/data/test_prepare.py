@@ -163,6 +163,7 @@ def test_an_error_of_the_user_ends_with_exit_code_2_and_no_traceback(tmp_path: P
     assert "models/mine/config.json: not found" in message["message"]
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_it_leaves_nothing_half_made(tmp_path: Path) -> None:
     workspace = tmp_path / "volume"
     process = run(config(workspace), tmp_path)

@@ -132,6 +132,7 @@ def assert_equal(found: list[Steps], expected: Steps) -> None:
             np.testing.assert_allclose(weight, expected[3][name], rtol=0, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -173,6 +174,7 @@ def test_adapters_beside_frozen_vision_train_though_a_rank_has_only_text(
     assert_equal(in_ranks(2, two_steps(config, plan)), reference(config, in_ranks, plan))
 
 
+@pytest.mark.slow
 def test_questions_that_share_a_page_weigh_the_same_however_pages_are_split(
     workspace: Path, make_config: Any, in_ranks: Any
 ) -> None:

@@ -243,6 +243,7 @@ def test_a_run_that_keeps_nothing_removes_what_killed_runs_left(
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_when_its_ranks_have_ended_the_launcher_removes_what_they_left(
     make_config: Any, start_pod: Any
 ) -> None:

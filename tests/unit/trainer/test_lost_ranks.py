@@ -53,6 +53,7 @@ def test_a_rank_that_is_on_its_way_again_is_not_to_blame() -> None:
     assert judge(before, after, rank=0, size=2, step=4, is_late=True) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes", [True, False], ids=["it comes while it is looked for", "it never comes"])
 def test_a_long_wait_ends_a_run_only_if_it_does_not_end_itself(
     comes: bool, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +117,7 @@ def assert_named(gang: Gang, *, by: int, lost: int, what: str) -> None:
     assert int(last_step) >= int(step) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "what"),
     [
@@ -162,6 +164,7 @@ def test_a_rank_that_hangs_is_named_when_the_time_is_up(
         assert gang.report(0).message.startswith("after step 2: ")
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_by_itself_tells_the_others_why(
     make_config: Any, imported: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

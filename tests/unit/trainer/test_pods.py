@@ -68,6 +68,7 @@ def assert_names_rank_1(master: Any) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_when_a_rank_is_killed_its_pod_and_the_other_name_it_and_the_step(start_two_pods: Any) -> None:
     master, worker = start_two_pods()
     os.kill(child_of(worker.process.pid), signal.SIGKILL)

@@ -76,6 +76,7 @@ def test_steps_taken_while_a_checkpoint_is_written_are_no_part_of_it(
     assert losses(config, 2) == {step: first[step] for step in (4, 5, 6)}
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_while_a_checkpoint_is_written_waits_for_it_and_saves_the_step_reached(
     make_config: Any, in_ranks: Any
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_run_whose_last_checkpoint_the_volume_refuses_ends_with_the_remedy(
     assert steps_in(RunLayout(config.run_dir).incarnation(1).checkpoints) == [1]
 
 
+@pytest.mark.slow
 def test_the_copy_of_the_state_is_in_no_steps_time(make_config: Any, in_ranks: Any) -> None:
     config = make_config(**LORA, training={"maxSteps": 3}, checkpoint={"everySteps": 1})
 

@@ -148,6 +148,7 @@ def test_a_signal_ends_the_run_and_the_next_start_goes_on_bit_for_bit(
     assert len(uninterrupted["small"]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "said"),
     [
@@ -167,6 +168,7 @@ def test_a_rank_that_is_told_alone_takes_the_others_with_it(
             assert said in gang.report(rank).message
 
 
+@pytest.mark.slow
 def test_a_rank_that_waits_for_a_busy_one_ends_by_itself(
     make_config: Any, imported: None, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

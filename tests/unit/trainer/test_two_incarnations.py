@@ -77,6 +77,7 @@ class Incarnation:
         self.saves_begun.setdefault(len(self._layout.incarnation_numbers()), step)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_in_whatever_order_two_starts_write_the_newer_ones_line_stays_and_the_older_one_ends(
