@@ -6,28 +6,19 @@ Counters begin at 0 with each start of the process. Gauges are read when they ar
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from phitune_operator import names
+from phitune_operator.api_status import Phase
 from phitune_operator.kinds import Kind
 from phitune_operator.queue import WorkQueue
 from phitune_operator.status import condition_of
 from phitune_operator.store import Store
 
-PHASES: Final = (
-    "Pending",
-    "Preparing",
-    "Queued",
-    "Running",
-    "Evaluating",
-    "Restarting",
-    "Suspended",
-    "Succeeded",
-    "Failed",
-)
+PHASES: Final[tuple[str, ...]] = get_args(Phase)
 SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Upper bounds of the histograms' buckets."""
 
