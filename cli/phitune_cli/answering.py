@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from phitune_cli.this_machine import detect_machine
 from phitune_trainer.memory import BF16_FROM
+from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     import torch
@@ -64,4 +65,4 @@ def choose_device(precision: str) -> Device:
 
 def note(line: str) -> None:
     """Say something that is not the result: results alone go to standard output."""
-    print(line, file=sys.stderr, flush=True)
+    print(inert(line), file=sys.stderr, flush=True)

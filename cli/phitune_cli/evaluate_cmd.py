@@ -18,6 +18,7 @@ from phitune_cli.progress_bar import ProgressBar
 from phitune_trainer.config import ConfigError, TrainConfig
 from phitune_trainer.errors import UserError, writing_to
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     from phitune_trainer.engine.world import World
@@ -85,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         evaluate(args)
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
-        print(f"phitune evaluate: {error}", file=sys.stderr)
+        print(inert(f"phitune evaluate: {error}"), file=sys.stderr)
         return USER_ERROR
     except OSError as error:
         if args.out is None or not str(error.filename).startswith(str(args.out)):
@@ -131,7 +132,7 @@ def evaluate(args: argparse.Namespace) -> None:
             f"{other.folder} ({len(other.predictions)} samples) and {mine.folder} "
             f"({len(mine.predictions)}): {error}"
         ) from error
-    print(describe_comparison(comparison, other.folder, mine.folder))
+    print(inert(describe_comparison(comparison, other.folder, mine.folder)))
     if args.out is not None:
         _write_comparison(args.out, comparison)
 

@@ -9,6 +9,7 @@ from phitune_cli.answering import note
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import FAULT, Unavailable, UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     from phitune_trainer.load_trained import Located
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         export(args)
     except (UserError, ModelFilesError, ConfigError) as error:
-        print(f"phitune export: {error}", file=sys.stderr)
+        print(inert(f"phitune export: {error}"), file=sys.stderr)
         return USER_ERROR
     except Unavailable as error:
         print(

@@ -10,6 +10,7 @@ from phitune_operator.defaults import STILL_CROPS
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 _EPILOG: Final = """\
 examples:
@@ -92,8 +93,8 @@ def main(args: argparse.Namespace) -> int:
         processor = Processor.load(located.model_dir, num_crops)
         question = encode_question(processor, args.prompt, args.image)
         model = choose_device(args.precision).load(located)
-        print(answer(model, processor, question, max_new_tokens=args.max_new_tokens))
+        print(inert(answer(model, processor, question, max_new_tokens=args.max_new_tokens)))
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
-        print(f"phitune predict: {error}", file=sys.stderr)
+        print(inert(f"phitune predict: {error}"), file=sys.stderr)
         return USER_ERROR
     return DONE

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,14 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "report"])
+def test_a_name_that_would_move_the_cursor_is_spelled_out(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = ["--to", str(tmp_path / "out")] if command == "export" else []
+    assert main([command, str(tmp_path / "a\x1b[2Jb"), *extra]) == 2
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "a\\x1b[2Jb" in said.err
