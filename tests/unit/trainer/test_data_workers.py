@@ -10,7 +10,7 @@ import pytest
 
 from phitune_trainer import batches
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.data.workers import start_loader
+from phitune_trainer.data.workers import Workers, start_loader
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.world import World
 from phitune_trainer.narrator import Narrator
@@ -86,9 +86,9 @@ def test_a_worker_that_hangs_does_not_keep_a_run_from_its_end(
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setattr(batches, "_SECONDS_TO_END", 0.5)
-    loader = start_loader(1)
-    dataset: Any = Hanging(tmp_path / "fifo")
-    ahead = batches.BatchesAhead(dataset, loader, lambda step: [[0, 1]], lambda samples: samples, range(4))  # type: ignore[arg-type, return-value]
-    with ahead.running():
+    loader, dataset, collate = start_loader(1), Hanging(tmp_path / "fifo"), list
+    make: Any = batches.BatchesAhead
+    with make(dataset, loader, lambda step: [[0, 1]], collate, range(4)).running():
         pass
-    assert loader.pids == []  # type: ignore[attr-defined]
+    assert isinstance(loader, Workers)
+    assert loader.pids == []
