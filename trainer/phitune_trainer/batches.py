@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from phitune_trainer.data.dataset import TrainingSamples
@@ -23,6 +23,8 @@ class StepBatches:
 
     micro_batches: list[Batch]
     problem: Exception | None = None
+    seconds_waited: float = 0.0
+    """That the training thread stood still for them."""
 
     def check(self) -> None:
         """Raise what kept this rank from preparing its samples, if anything did."""
@@ -82,7 +84,9 @@ class BatchesAhead:
 
     def next(self) -> StepBatches:
         """The next step's batches. Ask no more often than there are steps, nor after a problem."""
-        return self._ready.get()
+        began = time.monotonic()
+        found = self._ready.get()
+        return replace(found, seconds_waited=time.monotonic() - began)
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from phitune_trainer.checkpoint.saver import Saver
 from phitune_trainer.checkpoint.start import Start
 from phitune_trainer.config import Precision, TrainConfig
 from phitune_trainer.data import Batch, Processor, Sample, collate
-from phitune_trainer.data.costs import read_costs
+from phitune_trainer.data.costs import costs_file, read_costs
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import open_task
 from phitune_trainer.data.plan import equal_cost, share_out
@@ -30,6 +30,7 @@ from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method, prepare_method
 from phitune_trainer.model import load_model
 from phitune_trainer.model.flash import why_not
+from phitune_trainer.model.read import PRECISIONS
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.peak_flops import peak_flops
 from phitune_trainer.progress import Progress
@@ -41,8 +42,6 @@ from phitune_trainer.stop import StopRequest
 _COPY_BYTES = 12
 """Of each trained parameter: weight and AdamW's two averages, in float32."""
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
 
 def load_method(config: TrainConfig, world: World) -> Method:
     """The base model on this rank's device, its trained parameters chosen.
@@ -50,9 +49,9 @@ def load_method(config: TrainConfig, world: World) -> Method:
     Raises UserError where the attention that is asked for cannot run there.
     """
     training = config.training
-    if training.attention == "flash" and (reason := why_not(world.device, DTYPES[training.precision])):
+    if training.attention == "flash" and (reason := why_not(world.device, PRECISIONS[training.precision])):
         raise UserError(f"training.attention: flash cannot run here, {reason}; use auto or sdpa")
-    model = load_model(config.model_dir, dtype=DTYPES[training.precision], attention=training.attention)
+    model = load_model(config.model_dir, dtype=PRECISIONS[training.precision], attention=training.attention)
     model.set_gradient_checkpointing(training.gradient_checkpointing)
     method = prepare_method(model, config)
     method.model.to(world.device).train()
@@ -111,7 +110,7 @@ def build_run(
     training = config.training
     world.from_first(lambda: keep_data(layout, samples, is_continued=start.origin is not None))
     total_steps = count_steps(config, len(samples))
-    costs = world.from_first(lambda: read_costs(layout.costs, samples))
+    costs = world.from_first(lambda: read_costs(costs_file(config), samples))
 
     def plan(step: int) -> list[list[int]]:
         indices = step_indices(
@@ -175,7 +174,13 @@ def build_run(
         count_flops=partial(batch_flops, config=method.model.model_config, trained=trained_of(config)),
         total_steps=total_steps,
         step=start.step,
+        steps_ahead=choose_steps_ahead(engine, world),
     )
+
+
+def choose_steps_ahead(engine: Engine, world: World) -> int:
+    """None on a CPU, where a step is over once it is begun."""
+    return engine.steps_ahead if world.device.type == "cuda" else 0
 
 
 def checkpoint_copy_bytes(config: TrainConfig, method: Method, engine: Engine) -> int:

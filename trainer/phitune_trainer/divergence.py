@@ -22,10 +22,6 @@ REMEDY: Final = (
 _MOST_SAMPLES: Final = 8
 
 
-class Diverged(Exception):
-    """A step gave numbers that are not finite; the weights are as they were before it."""
-
-
 @dataclass(frozen=True)
 class Pass:
     """One forward pass of a rank, as it can be computed again."""

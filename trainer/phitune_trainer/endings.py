@@ -3,16 +3,18 @@
 import re
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from phitune_trainer.config import ConfigError
 from phitune_trainer.data import DataError
 from phitune_trainer.errors import (
     FAULT,
+    CollectiveTimeout,
     Interrupted,
-    PeerLost,
-    Superseded,
-    Unavailable,
+    KnownFault,
+    OutOfGpuMemory,
+    RankLost,
     UserError,
     volume_problem,
 )
@@ -23,10 +25,12 @@ _LATE = re.compile(r"[Tt]imed out|[Tt]imeout")
 _LOST = re.compile(r"gloo/|NCCL|pair closure|(closed|reset) by peer")
 
 
-def user_message(error: BaseException, volume: Path | None) -> str | None:
-    """What to tell the user if `error` is theirs to mend, as what lies on `volume` is; else None."""
-    if isinstance(error, ConfigError | DataError | ModelFilesError | UserError):
-        return str(error)
+def user_error(error: BaseException, volume: Path | None) -> UserError | None:
+    """`error` for the user if it is theirs to mend, as what lies on `volume` is; else None."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, ConfigError | DataError | ModelFilesError):
+        return UserError(str(error))
     return volume_problem(error, volume)
 
 
@@ -44,19 +48,19 @@ def is_late(error: BaseException) -> bool:
 
 def ending_of(error: BaseException, volume: Path | None = None) -> tuple[int, str, str]:
     """Exit code, reason and message of a rank that ends with `error`; `volume` is the user's, once known."""
-    if (message := user_message(error, volume)) is not None:
-        return USER_ERROR, "UserError", message
+    if (problem := user_error(error, volume)) is not None:
+        return USER_ERROR, problem.reason, str(problem)
     if isinstance(error, Interrupted):
-        return INTERRUPTED, "Interrupted", str(error)
-    if isinstance(error, Superseded):
-        return FAULT, "Superseded", str(error)
-    if isinstance(error, Unavailable):
-        return FAULT, type(error).__name__, str(error)
-    if isinstance(error, PeerLost):
-        return FAULT, "PeerLost", str(error)
+        return INTERRUPTED, error.reason, str(error)
+    if isinstance(error, KnownFault):
+        return FAULT, error.reason, str(error)
+    if isinstance(error, torch.OutOfMemoryError):  # before the first pass: another one may have held it
+        return FAULT, OutOfGpuMemory.reason, _first_line(error)
     if is_peer_lost(error):
         what = _first_line(error).partition(" This is typically")[0]
-        return FAULT, "PeerLost", f"another process of this run is gone: {what}"
+        if is_late(error):
+            return FAULT, CollectiveTimeout.reason, f"another process of this run is late: {what}"
+        return FAULT, RankLost.reason, f"another process of this run is gone: {what}"
     return FAULT, "Fault", f"{type(error).__name__}: {_first_line(error)}"
 
 

@@ -1,9 +1,17 @@
-"""What can end a rank early, named after what to do about it. No torch here: the launcher imports it."""
+"""What can end a rank early, named after what to do about it. No torch here: the launcher imports it.
+
+`reason` is the word for it in the termination message, which the operator reads: those words are a promise
+(docs/training.md lists them).
+"""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
+
+from phitune_trainer.transfer import size
 
 FAULT = 1
 """Exit code for a fault of the trainer or of the machines: a restart may heal it."""
@@ -11,6 +19,20 @@ FAULT = 1
 
 class UserError(Exception):
     """Something that only the user can mend; the message says what, where and how."""
+
+    reason: ClassVar[str] = "UserError"
+
+
+class VolumeFull(UserError):
+    """The volume, or its quota, takes no more where the run cannot do without."""
+
+    reason = "VolumeFull"
+
+
+class GpuTooSmall(UserError):
+    """A GPU's memory is too small for a pass, and no start takes fewer samples at a time."""
+
+    reason = "OutOfGpuMemory"
 
 
 class Interrupted(BaseException):
@@ -20,29 +42,71 @@ class Interrupted(BaseException):
     it for a broken picture.
     """
 
+    reason: ClassVar[str] = "Interrupted"
 
-class Unavailable(Exception):
+
+class KnownFault(Exception):
+    """A fault whose cause is known: the message says it, and no traceback says more."""
+
+    reason: ClassVar[str]
+
+
+class OutOfGpuMemory(KnownFault):
+    """A GPU's memory was too small for a pass; the next start takes fewer samples at a time."""
+
+    reason = "OutOfGpuMemory"
+
+
+class Diverged(KnownFault):
+    """A step gave numbers that are not finite; the weights are as they were before it."""
+
+    reason = "Diverged"
+
+
+class Unavailable(KnownFault):
     """What is elsewhere has failed for longer than is waited here; a later try may succeed."""
 
 
-class PeerLost(Exception):
-    """Another process of this run is gone, or is waited for in vain; the message names it."""
+class VolumeStalled(Unavailable):
+    """The volume has taken or given nothing for too long."""
+
+    reason = "VolumeStalled"
 
 
-class Superseded(Exception):
+class RankLost(KnownFault):
+    """Another process of this run is gone; the message names it."""
+
+    reason = "RankLost"
+
+
+class CollectiveTimeout(KnownFault):
+    """Another process of this run lives, and was waited for in vain; the message names it."""
+
+    reason = "CollectiveTimeout"
+
+
+class Superseded(KnownFault):
     """A newer start of the same run has taken over; this one must not write any more."""
 
+    reason = "Superseded"
 
-_REMEDIES = {
-    errno.EROFS: "the file system is read-only; mount the volume read-write",
-    errno.EACCES: "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
-    errno.EPERM: "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
-    errno.ENOSPC: "the volume is full; enlarge it, or lower checkpoint.keep",
-    errno.EDQUOT: "the volume's quota is used up; raise it, or lower checkpoint.keep",
+
+_REMEDIES: dict[int, tuple[type[UserError], str]] = {
+    errno.EROFS: (UserError, "the file system is read-only; mount the volume read-write"),
+    errno.EACCES: (
+        UserError,
+        "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
+    ),
+    errno.EPERM: (
+        UserError,
+        "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
+    ),
+    errno.ENOSPC: (VolumeFull, "the volume is full; enlarge it, or lower checkpoint.keep"),
+    errno.EDQUOT: (VolumeFull, "the volume's quota is used up; raise it, or lower checkpoint.keep"),
 }
 
 
-def volume_problem(error: BaseException, volume: Path | None) -> str | None:
+def volume_problem(error: BaseException, volume: Path | None) -> UserError | None:
     """What to tell the user if `error` says that a path on `volume` cannot be written, else None.
 
     Other paths (the pod's /tmp, a device) are not the user's to mend; nor is anything without a volume.
@@ -51,7 +115,18 @@ def volume_problem(error: BaseException, volume: Path | None) -> str | None:
         return None
     if not isinstance(error.filename, str) or not Path(error.filename).is_relative_to(volume):
         return None
-    return f"cannot write {error.filename}: {_REMEDIES[error.errno]}"
+    kind, remedy = _REMEDIES[error.errno]
+    room = _room(volume) if error.errno == errno.ENOSPC else ""
+    return kind(f"cannot write {error.filename}{room}: {remedy}")
+
+
+def _room(volume: Path) -> str:
+    """What a volume says of itself, for people."""
+    try:
+        usage = shutil.disk_usage(volume)
+    except OSError:
+        return ""
+    return f" ({size(usage.free)} of {size(usage.total)} are free)"
 
 
 @contextmanager

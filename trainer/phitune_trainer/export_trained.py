@@ -5,7 +5,6 @@ On the CPU, with one model in memory, in the precision that the run would export
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,9 +25,7 @@ from phitune_trainer.model.read import PRECISIONS, STORED
 from phitune_trainer.model_card import Facts, Kind, model_card
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout, step_of
-from phitune_trainer.transfer import size
-
-Say = Callable[[str], None]
+from phitune_trainer.transfer import Say, size
 
 _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 

@@ -1,6 +1,8 @@
 """Folders that appear whole or not at all, on volumes that several pods may write at once."""
 
 import errno
+import os
+import re
 import shutil
 import time
 import uuid
@@ -8,8 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from phitune_trainer.errors import writing_to
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust say what the system told them."""
 _LEFTOVER_SECONDS = 3600
 """A half-written folder that nobody has added to for so long belongs to a process that is gone."""
 
@@ -32,7 +38,7 @@ def building(out: Path, *, replace: bool = False) -> Iterator[Path]:
     aside, former = (out.with_name(f".{out.name}.{uuid.uuid4().hex}.partial") for _ in range(2))
     aside.mkdir()
     try:
-        with writing_to(out):
+        with writing_to(out), _system_errors():
             yield aside
         if replace:
             with suppress(FileNotFoundError):  # none yet, or another process is replacing it
@@ -45,6 +51,17 @@ def building(out: Path, *, replace: bool = False) -> Iterator[Path]:
     finally:
         for path in (aside, former):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Within this block what the system told safetensors, a full volume say, is the OSError that it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        if (told := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(told[1]), os.strerror(int(told[1]))) from error
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -22,12 +22,12 @@ from typing import Any, Final
 from phitune_trainer.errors import UserError
 from phitune_trainer.folders import is_filled
 from phitune_trainer.hub_client import Hub, Listing, Repository
-from phitune_trainer.hub_connection import HubUnavailable, Say
+from phitune_trainer.hub_connection import HubUnavailable
 from phitune_trainer.hub_record import RECORD, Record, file_name, record_name
 from phitune_trainer.lease import Lease, LeaseLost, sole
 from phitune_trainer.partial_file import HubFile, PartialFile
 from phitune_trainer.run_layout import sync_folder, write_atomically
-from phitune_trainer.transfer import SECONDS_BETWEEN_LINES, Transfer, size
+from phitune_trainer.transfer import SECONDS_BETWEEN_LINES, Say, Transfer, size
 
 __all__ = ["Hub", "HubUnavailable", "Repository", "Wanted", "check", "fetch"]
 

@@ -23,11 +23,11 @@ from phitune_trainer.hub_connection import (
     Connection,
     HubUnavailable,
     Remedies,
-    Say,
     T,
     said,
 )
 from phitune_trainer.partial_file import HubFile, PartialFile
+from phitune_trainer.transfer import Say
 
 Kind = Literal["model", "dataset"]
 
@@ -36,7 +36,7 @@ _REMEDIES: Final = Remedies(
     "model.path and data.path",
     unreachable="set HF_ENDPOINT to a mirror, or copy the files to the volume and set model.path and "
     "data.path",
-    token_place="under the key `token` into the secret that spec.model.tokenSecret or "  # noqa: S106 - words
+    token_place="under the key `HF_TOKEN` into the secret that spec.model.tokenSecret or "  # noqa: S106 - words
     "spec.data.tokenSecret names (outside a cluster, into HF_TOKEN)",
 )
 
@@ -174,7 +174,7 @@ class Hub(Connection):
         status, code = error.response.status_code, error.response.headers.get("X-Error-Code", "")
         what = f"{repository.kind} {repository.name}"
         page, field = repository.page(self.endpoint), repository.secret_field
-        secret = f"put a token into a secret under the key `token` and name the secret in spec.{field}"
+        secret = f"put a token into a secret under the key `HF_TOKEN` and name the secret in spec.{field}"
         outside = "outside a cluster, set HF_TOKEN"
         if code == "GatedRepo" or (status == 403 and self.token is None):
             if self.token is None:

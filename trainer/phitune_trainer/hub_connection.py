@@ -24,8 +24,8 @@ from huggingface_hub import get_session
 from huggingface_hub.errors import HfHubHTTPError
 
 from phitune_trainer.errors import Unavailable, UserError
+from phitune_trainer.transfer import Say
 
-Say = Callable[[str], None]
 T = TypeVar("T")
 
 PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -38,6 +38,8 @@ TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class HubUnavailable(Unavailable):
     """The hub, or the way to it, has failed for longer than is waited here; a later try may succeed."""
+
+    reason = "HubUnavailable"
 
 
 @dataclass(frozen=True, kw_only=True)

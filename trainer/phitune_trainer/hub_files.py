@@ -18,9 +18,7 @@ from phitune_trainer.hub import Hub, Repository, Wanted, check, fetch
 from phitune_trainer.lease import sole
 from phitune_trainer.model.files import COMPANIONS, INDEX
 from phitune_trainer.processes import available_cpus
-from phitune_trainer.transfer import every_few_seconds
-
-Say = Callable[[str], None]
+from phitune_trainer.transfer import Say, every_few_seconds
 
 ENV_DATA_TOKEN: Final = "PHITUNE_DATA_TOKEN"  # noqa: S105 - the name of a variable
 DEFAULT_REVISION: Final = "main"

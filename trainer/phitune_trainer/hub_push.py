@@ -20,9 +20,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from phitune_trainer.errors import UserError
-from phitune_trainer.hub_connection import TRANSIENT, Connection, HubUnavailable, Remedies, Say, T, said
+from phitune_trainer.hub_connection import TRANSIENT, Connection, HubUnavailable, Remedies, T, said
 from phitune_trainer.model.files import INDEX
-from phitune_trainer.transfer import Transfer, size
+from phitune_trainer.transfer import Say, Transfer, size
 
 _REMEDIES: Final = Remedies(
     offline="so nothing can be pushed; unset it, or leave out --push-to",

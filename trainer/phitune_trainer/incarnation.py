@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,8 +66,15 @@ def choose_origin(
     layout: RunLayout, number: int, check: Callable[[Path], None], damaged: type[Exception]
 ) -> tuple[Origin | None, list[str]]:
     """The newest checkpoint of the line that `check` accepts, and what was wrong with those passed over."""
+    return first_good(layout, line_before(layout, number), check, damaged)
+
+
+def first_good(
+    layout: RunLayout, origins: Iterable[Origin], check: Callable[[Path], None], damaged: type[Exception]
+) -> tuple[Origin | None, list[str]]:
+    """The first that `check` accepts, and what was wrong with those before it."""
     passed_over = []
-    for origin in line_before(layout, number):
+    for origin in origins:
         try:
             check(layout.incarnation(origin.incarnation).checkpoint(origin.step))
         except damaged as problem:
@@ -152,8 +159,8 @@ def retire_old_checkpoints(
 def _origin(folder: IncarnationFolder) -> Origin | None:
     try:
         origin = json.loads(folder.start.read_text(encoding="utf-8"))["from"]
-        found = None if origin is None else Origin(**origin)
-    except (ValueError, KeyError, TypeError) as error:
+        found = None if origin is None else Origin(int(origin["incarnation"]), int(origin["step"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{folder.start} is damaged ({error}); restore it, or start a new run") from error
     if found is not None and found.incarnation >= folder.number:
         raise UserError(

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Final
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from phitune_trainer.host_copy import HostCopy
 from phitune_trainer.host_memory import available_memory
 from phitune_trainer.model import Batch
 from phitune_trainer.model.vision import VisionEmbedding
@@ -46,7 +46,7 @@ class KeptPictures:
         self._room = room
         """Changed by the thread that prepares batches alone, once it runs: it writes."""
         self._least_free = least_free
-        self._to_write: deque[tuple[str, Tensor, torch.cuda.Event | None]] = deque()
+        self._to_write: deque[tuple[str, HostCopy]] = deque()
 
     def __enter__(self) -> None:
         """Make the folder; nothing is kept where that is not possible."""
@@ -87,20 +87,13 @@ class KeptPictures:
 
     def _keep(self, key: str, rows: Tensor) -> None:
         """Start the copy to the host, which nobody waits for; `_write_what_is_ready` does the rest."""
-        if rows.nbytes > self._room:
-            return
-        if rows.device.type != "cuda":
-            self._to_write.append((key, rows, None))
-            return
-        copy = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record()
-        self._to_write.append((key, copy, copied))
+        if rows.nbytes <= self._room:
+            self._to_write.append((key, HostCopy(rows)))
 
     def _write_what_is_ready(self) -> None:
-        while self._to_write and ((copied := self._to_write[0][2]) is None or _is_done(copied)):
-            key, rows, _ = self._to_write.popleft()
-            self._write(key, rows)
+        while self._to_write and self._to_write[0][1].is_there:
+            key, rows = self._to_write.popleft()
+            self._write(key, rows.wait())
 
     def _write(self, key: str, rows: Tensor) -> None:
         file = self._folder / key
@@ -162,10 +155,6 @@ def choose_kept_pictures(
 def free_memory(folder: Path, reserved: int = 0) -> int:
     """Bytes that may still be written to a folder of /dev/shm, if so many are taken elsewhere."""
     return min(shutil.disk_usage(folder).free, max(0, available_memory() - reserved))
-
-
-def _is_done(event: torch.cuda.Event) -> bool:
-    return bool(event.query())  # type: ignore[no-untyped-call]
 
 
 def _key_of(picture: Tensor) -> str:

@@ -1,6 +1,6 @@
 """What people read while a run trains, and the numbers of every step for the volume and the progress.
 
-The numbers of the steps are read from the device about once a second, all of them at once.
+The numbers of the steps are written about once a second, all of them at once.
 """
 
 import logging
@@ -19,7 +19,7 @@ from phitune_trainer.progress import Progress
 from phitune_trainer.step_files import StepFiles
 
 SECONDS_BETWEEN_LINES = 5.0
-SECONDS_BETWEEN_READINGS = 1.0
+SECONDS_BETWEEN_WRITES = 1.0
 
 
 def say(line: str) -> None:
@@ -40,11 +40,11 @@ def quieten_libraries() -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """The numbers of one optimizer step over all ranks; tensors may still be on their way."""
+    """The numbers of one optimizer step over all ranks."""
 
     step: int
-    loss: torch.Tensor
-    grad_norm: torch.Tensor
+    loss: float
+    grad_norm: float
     learning_rate: float
     num_samples: int
     num_images: int
@@ -53,6 +53,8 @@ class Step:
     """What the step takes by the model's formula, however it was computed (batch_flops.py)."""
     num_skipped: int = 0
     """Steps so far, this one included, that left the weights as they were: overflows in fp16."""
+    data_seconds: float = 0.0
+    """In which this rank waited for its samples."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class StepLog:
         self._device = device
         self._peak_flops = peak_flops
         self._waiting: list[_Taken] = []
-        """Steps whose numbers are not read yet."""
+        """Steps whose numbers are not written yet."""
         self._unsaid: list[_Taken] = []
         """Steps since the last line."""
-        self._taken_at = self._read_at = self._said_at = time.monotonic()
+        self._taken_at = self._written_at = self._said_at = time.monotonic()
         self._num_lines = 0
         self._num_timed = 0
         self._seconds_timed = 0.0
@@ -103,27 +105,25 @@ class StepLog:
         is_last = step.step == self._total_steps
         if not self._num_lines or is_last or now - self._said_at >= SECONDS_BETWEEN_LINES:
             self.flush()
-        elif now - self._read_at >= SECONDS_BETWEEN_READINGS:
-            self._read()
+        elif now - self._written_at >= SECONDS_BETWEEN_WRITES:
+            self._write()
 
     def restart_clock(self) -> None:
         """Leave out of the next step's time what is not training: an evaluation, a checkpoint."""
         self.flush()
-        self._taken_at = self._read_at = self._said_at = time.monotonic()
+        self._taken_at = self._written_at = self._said_at = time.monotonic()
 
     def flush(self) -> None:
         """Write what is waiting, and a line of it."""
-        self._read()
+        self._write()
         if self._unsaid:
             self._say_line()
 
-    def _read(self) -> None:
-        """Take the waiting steps' numbers from the device, all at once, to the files and the progress."""
+    def _write(self) -> None:
+        """Take the waiting steps' numbers, all at once, to the files and the progress."""
         if not self._waiting:
             return
         taken, self._waiting = self._waiting, []
-        losses = torch.stack([one.step.loss for one in taken]).tolist()
-        norms = torch.stack([one.step.grad_norm for one in taken]).tolist()
         memory = memory_bytes(self._device)
         self.files.add(
             [
@@ -131,8 +131,8 @@ class StepLog:
                     "step": one.step.step,
                     "time": round(one.time, 3),
                     "seconds": round(one.seconds, 4),
-                    "loss": loss,
-                    "gradNorm": norm,
+                    "loss": one.step.loss,
+                    "gradNorm": one.step.grad_norm,
                     "learningRate": one.step.learning_rate,
                     "samples": one.step.num_samples,
                     "images": one.step.num_images,
@@ -142,8 +142,9 @@ class StepLog:
                     "mfu": self._mfu([one]),
                     "memoryBytes": memory,
                     "skippedSteps": one.step.num_skipped,
+                    "dataSeconds": round(one.step.data_seconds, 4),
                 }
-                for one, loss, norm in zip(taken, losses, norms, strict=True)
+                for one in taken
             ]
         )
         if self._num_lines == 1:  # the first step warms up: its time says nothing of the others
@@ -151,19 +152,20 @@ class StepLog:
         self._num_timed += len(taken)
         self._seconds_timed += sum(one.seconds for one in taken)
         self._unsaid += taken
-        self._read_at = time.monotonic()
+        self._written_at = time.monotonic()
         last = taken[-1].step
         seconds = sum(one.seconds for one in self._unsaid)
         self._progress.update(
             state="training",
             step=last.step,
             epoch=round(last.step * last.num_samples / max(1, self._samples_per_epoch), 3),
-            loss=losses[-1],
+            loss=last.loss,
             learningRate=last.learning_rate,
             imagesPerSecond=round(sum(one.step.num_images for one in self._unsaid) / seconds, 2),
             tokensPerSecond=round(sum(one.step.num_tokens for one in self._unsaid) / seconds, 1),
             mfu=self._mfu(self._unsaid),
             memoryBytes=memory,
+            dataWait=min(1.0, round(sum(one.step.data_seconds for one in self._unsaid) / seconds, 4)),
             etaSeconds=round((self._total_steps - last.step) * self._seconds_timed / self._num_timed),
         )
 

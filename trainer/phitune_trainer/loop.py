@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,20 +14,45 @@ import torch
 from phitune_trainer.batches import BatchesAhead, StepBatches
 from phitune_trainer.checkpoint.saver import Saved, Saver
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.divergence import Diverged, Pass, find_origin
-from phitune_trainer.engine import Engine
+from phitune_trainer.divergence import Pass, find_origin
+from phitune_trainer.engine import Engine, Outcome
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import Interrupted, UserError
+from phitune_trainer.errors import Diverged, Interrupted, UserError
 from phitune_trainer.evaluate.evaluator import Evaluator
 from phitune_trainer.kept_pictures import KeptPictures
 from phitune_trainer.logs import Step
 from phitune_trainer.model import Batch, Phi3V
-from phitune_trainer.narrator import Narrator, first_weights
+from phitune_trainer.narrator import Narrator
 from phitune_trainer.schedule import learning_rate
+from phitune_trainer.score_words import first_weights
 from phitune_trainer.stop import StopRequest
 
-LEAST_SCALE = 1.0
-"""A gradient that overflows in fp16 even when nothing is scaled up will not be finite at any scale."""
+
+@dataclass(frozen=True)
+class Agreement:
+    """What all ranks know of a step before they take it: sums over the ranks."""
+
+    num_label_tokens: int
+    num_samples: int
+    num_images: int
+    num_tokens: int
+    num_stopping: int
+    num_saving: int
+    num_failed: int
+    num_flops: int
+    num_writing: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A step that the device may still be at work on."""
+
+    number: int
+    batches: StepBatches
+    agreed: Agreement
+    learning_rate: float
+    outcome: Callable[[], Outcome]
+    """Waits for it."""
 
 
 @dataclass(kw_only=True)
@@ -51,7 +77,11 @@ class Run:
     """What a pass takes by the model's formula."""
     total_steps: int
     step: int
-    """Optimizer steps done."""
+    """Optimizer steps done, or begun."""
+    steps_ahead: int
+    """How many of those may be begun before the outcome of one is looked at."""
+    begun: deque[Begun] = field(default_factory=deque)
+    """Those whose outcome was not looked at."""
     num_skipped: int = 0
     """Of this start's: those that left the weights as they were, for want of a finite gradient in fp16."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -61,6 +91,7 @@ class Run:
 
         UserError where it must be, and the volume does not take it; else that is said when it is known.
         """
+        self.catch_up()
         self.settle()
         with self.narrator.off_the_clock():
             self.saver.begin(
@@ -69,6 +100,11 @@ class Run:
         self.saved_at = time.monotonic()
         if must:
             self.settle(must=True)
+
+    def catch_up(self, *, ahead: int = 0) -> None:
+        """Look at what came of the steps begun, but for the last few. Diverged where one was not finite."""
+        while len(self.begun) > ahead:
+            conclude(self, self.begun.popleft())
 
     def settle(self, *, must: bool = False) -> None:
         """Wait for the checkpoint that is on its way, if one is."""
@@ -102,8 +138,9 @@ class Run:
         """Score the held-out samples, if any; a request to stop in the middle of it ends the run."""
         if self.evaluator is None:
             return
+        self.catch_up()
         self.settle()  # which takes agreements that an evaluation does not make
-        self.narrator.evaluating(self.step, first_weights=first_weights(self.config))
+        self.narrator.evaluating(self.step, first_weights=first_weights(self.config.resume_from))
         scores = self.evaluator.evaluate(self.step, should_stop=lambda: self.stop.requested)
         if scores is None:
             self.end_here()
@@ -134,92 +171,80 @@ class Run:
         )
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """What all ranks know of a step before they take it: sums over the ranks."""
-
-    num_label_tokens: int
-    num_samples: int
-    num_images: int
-    num_tokens: int
-    num_stopping: int
-    num_saving: int
-    num_failed: int
-    num_flops: int
-    num_writing: int
-
-
 def train(run: Run) -> None:
     """Take the steps that are left. Ends early, with a checkpoint, by raising Interrupted."""
     with run.pictures or nullcontext(), run.batches.running():
-        while run.step < run.total_steps:
-            batches = run.batches.next()
-            agreed = agree(run, batches)
-            if run.saver.pending is not None and not agreed.num_writing:
-                run.go_on_saving()
-            if agreed.num_failed:
-                run.settle()
-                run.world.together(batches.check)
-            if agreed.num_stopping:
-                run.end_here()
-            try:
-                step = train_step(run, batches, agreed)
-            except Diverged:
-                run.settle()  # an earlier step's good weights
-                raise
-            run.narrator.step_done(step, batches)
-            is_last = run.step == run.total_steps
-            if is_last or agreed.num_saving or is_due(run.step, run.config.checkpoint.every_steps):
-                run.save(must=is_last)
-            if not is_last and is_due(run.step, run.config.evaluation.every_steps):
-                run.evaluate()
+        try:
+            while run.step < run.total_steps:
+                batches = run.batches.next()
+                agreed = agree(run, batches)
+                if run.saver.pending is not None and not agreed.num_writing:
+                    run.go_on_saving()
+                if agreed.num_failed:
+                    run.catch_up()
+                    run.settle()
+                    run.world.together(batches.check)
+                if agreed.num_stopping:
+                    run.end_here()
+                run.begun.append(train_step(run, batches, agreed))
+                run.catch_up(ahead=run.steps_ahead)
+                is_last = run.step == run.total_steps
+                if is_last or agreed.num_saving or is_due(run.step, run.config.checkpoint.every_steps):
+                    run.save(must=is_last)
+                if not is_last and is_due(run.step, run.config.evaluation.every_steps):
+                    run.evaluate()
+        except Diverged:
+            run.settle()  # an earlier step's good weights
+            raise
 
 
-def train_step(run: Run, batches: StepBatches, agreed: Agreement) -> Step:
+def train_step(run: Run, batches: StepBatches, agreed: Agreement) -> Begun:
     """One optimizer step: the gradient of the mean loss over all labelled tokens of all ranks.
 
     Random numbers (dropout) follow from seed, step and rank, so that a resumed run draws the same ones.
     """
-    draw_from(run)
+    draw_from(run, run.step)
     losses = []
     for number, batch in enumerate(batches.micro_batches, start=1):
         share = run.model(on_device(run, batch)) / agreed.num_label_tokens
         run.engine.backward(share, is_last=number == len(batches.micro_batches))
         losses.append(share.detach())
     loss = run.world.sum_(torch.stack(losses).sum())
-    # Here the host waits for the device: a step too late, the weights and then the checkpoints are spoilt.
-    is_fp16 = run.config.training.precision == "fp16"
-    if not is_fp16 and not math.isfinite(loss.item()):
-        raise Diverged(f"step {run.step + 1}: {what_is_wrong(run, batches, agreed, loss)}")
     rate = step_learning_rate(run)
-    grad_norm = run.engine.step(rate)
-    if not math.isfinite(grad_norm.item()):
-        # In fp16 an overflow is usual: the engine has left the step out and lowered its scale.
-        scale = run.engine.scalars()["lossScale"] if is_fp16 else LEAST_SCALE
-        if scale <= LEAST_SCALE:
-            raise Diverged(f"step {run.step + 1}: {what_is_wrong(run, batches, agreed, loss)}")
+    outcome = run.engine.step(rate, loss)
+    run.step += 1
+    return Begun(run.step, batches, agreed, rate, outcome)
+
+
+def conclude(run: Run, begun: Begun) -> None:
+    """Wait for a step and tell of it. Diverged where it was not finite: the weights are those before it."""
+    outcome = begun.outcome()
+    if outcome.has_diverged:
+        raise Diverged(f"step {begun.number}: {what_is_wrong(run, begun, outcome.loss)}")
+    if not math.isfinite(outcome.grad_norm):
         run.num_skipped += 1
         run.narrator.say(
-            f"step {run.step + 1} is left out: it overflows in fp16; {run.num_skipped} so far, "
-            f"the loss scale is now {scale:g}"
+            f"step {begun.number} is left out: it overflows in fp16; {run.num_skipped} so far, "
+            f"the loss scale is now {outcome.loss_scale:g}"
         )
-    run.step += 1
-    return Step(
-        step=run.step,
-        loss=loss,
-        grad_norm=grad_norm,
-        learning_rate=rate,
-        num_samples=agreed.num_samples,
-        num_images=agreed.num_images,
-        num_tokens=agreed.num_tokens,
-        num_flops=agreed.num_flops,
+    step = Step(
+        step=begun.number,
+        loss=outcome.loss,
+        grad_norm=outcome.grad_norm,
+        learning_rate=begun.learning_rate,
+        num_samples=begun.agreed.num_samples,
+        num_images=begun.agreed.num_images,
+        num_tokens=begun.agreed.num_tokens,
+        num_flops=begun.agreed.num_flops,
         num_skipped=run.num_skipped,
+        data_seconds=begun.batches.seconds_waited,
     )
+    run.narrator.step_done(step, begun.batches)
 
 
-def draw_from(run: Run) -> None:
-    """Begin the random numbers of the step that comes next: they follow from seed, step and rank."""
-    torch.manual_seed((run.config.training.seed << 32) + run.step * run.world.size + run.world.rank)
+def draw_from(run: Run, step: int) -> None:
+    """Begin the random numbers of the step after `step`: they follow from seed, step and rank."""
+    torch.manual_seed((run.config.training.seed << 32) + step * run.world.size + run.world.rank)
 
 
 def on_device(run: Run, batch: Batch) -> Batch:
@@ -228,20 +253,20 @@ def on_device(run: Run, batch: Batch) -> Batch:
     return batch if run.pictures is None else run.pictures.fill(batch)
 
 
-def what_is_wrong(run: Run, batches: StepBatches, agreed: Agreement, loss: torch.Tensor) -> str:
+def what_is_wrong(run: Run, begun: Begun, loss: float) -> str:
     """Which number of a step is not finite, with which samples and layer that begins, and what to do."""
 
     def compute(batch: Batch) -> torch.Tensor:
-        share: torch.Tensor = run.model(on_device(run, batch)) / agreed.num_label_tokens
+        share: torch.Tensor = run.model(on_device(run, batch)) / begun.agreed.num_label_tokens
         return share
 
-    draw_from(run)
-    passes = [Pass(batch.where, partial(compute, batch)) for batch in batches.micro_batches]
-    is_loss_finite = math.isfinite(loss.item())
+    draw_from(run, begun.number - 1)
+    passes = [Pass(batch.where, partial(compute, batch)) for batch in begun.batches.micro_batches]
+    is_loss_finite = math.isfinite(loss)
     found = find_origin(run.world, run.model, passes, of_gradient=is_loss_finite)
     if is_loss_finite:
-        return f"the gradient is not finite, though the loss is, {loss.item():.4f}; {found}"
-    return f"the loss is {loss.item()}; {found}"
+        return f"the gradient is not finite, though the loss is, {loss:.4f}; {found}"
+    return f"the loss is {loss}; {found}"
 
 
 def agree(run: Run, batches: StepBatches) -> Agreement:

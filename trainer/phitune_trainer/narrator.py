@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from phitune_trainer.batches import StepBatches
-from phitune_trainer.config import TrainConfig
 from phitune_trainer.durations import duration
 from phitune_trainer.logs import Step, StepLog, say
 from phitune_trainer.progress import Progress
@@ -33,9 +32,9 @@ class Narrator:
         self._said_at = time.monotonic()
         self._since = time.monotonic()
         self._answered_before: int | None = None
-        self._written = 0
+        self._num_bytes = 0
         self.last_step = 0
-        """The last step that this process took part in; 0: none yet."""
+        """The last step that this process took part in and knows to be over; 0: none yet."""
         self.steps: StepLog | None = None
         """Rank 0's record of steps, once the run has a folder."""
 
@@ -57,7 +56,7 @@ class Narrator:
         self.report(trouble=[*self._report.trouble, line])
 
     def step_done(self, step: Step, own: StepBatches) -> None:
-        """`step` is the step over all ranks, `own` this rank's part of it."""
+        """A step is over: `step` is that of all ranks, `own` this rank's part of it."""
         if self.steps is not None:
             self.steps.record(step)
         self.last_step = step.step
@@ -83,13 +82,11 @@ class Narrator:
 
     def saving_progress(self, written: int, total: int) -> None:
         """So many bytes of it are written, over all ranks."""
-        if written != self._written:
-            self._written = written
-            self._progress.update()  # a sign of life, for whoever looks for one
-        if time.monotonic() - self._said_at >= _SECONDS_BETWEEN_LINES:
-            self._said_at = time.monotonic()
-            self.say(f"writing a checkpoint: {written / 2**30:.1f} of {total / 2**30:.1f} GiB")
-            self.report()
+        self._moved("writing", written, total)
+
+    def checking_progress(self, num_read: int, total: int) -> None:
+        """So many bytes of a checkpoint are read to check it, over all ranks."""
+        self._moved("checking", num_read, total)
 
     def waited(self) -> None:
         """Training goes on."""
@@ -132,6 +129,15 @@ class Narrator:
             self.say(line)
         self._end()
 
+    def _moved(self, what: str, num_bytes: int, total: int) -> None:
+        if num_bytes != self._num_bytes:
+            self._num_bytes = num_bytes
+            self._progress.update()  # a sign of life, for whoever looks for one
+        if time.monotonic() - self._said_at >= _SECONDS_BETWEEN_LINES:
+            self._said_at = time.monotonic()
+            self.say(f"{what} a checkpoint: {num_bytes / 2**30:.1f} of {total / 2**30:.1f} GiB")
+            self.report()
+
     def _begin(self, state: Any, step: int) -> None:
         if self.steps is not None:
             self.steps.flush()
@@ -147,8 +153,3 @@ class Narrator:
 
     def _took(self) -> str:
         return duration(time.monotonic() - self._since)
-
-
-def first_weights(config: TrainConfig) -> str:
-    """What to call the weights that a run begins with."""
-    return "the base model" if config.resume_from is None else "the weights it starts with"

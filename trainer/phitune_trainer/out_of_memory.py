@@ -14,16 +14,12 @@ from typing import Any
 import torch
 
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.errors import UserError
+from phitune_trainer.errors import GpuTooSmall, OutOfGpuMemory
 from phitune_trainer.run_layout import RunLayout, write_atomically
 
 _VERSION = 1
 _ADVICE = " If reserved but unallocated memory is large"
 """Where torch's message goes on with advice about its own settings."""
-
-
-class OutOfMemory(Exception):
-    """A GPU's memory was too small for a pass; the next start takes fewer samples at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +31,8 @@ class Fitted:
     """Rank 0's, with its memory: the same on all ranks, and on GPUs of another kind it is another."""
     why: str | None = None
     """Why its micro-batch is not the one that was asked for; None where it is."""
+    trouble: str | None = None
+    """Why what an earlier start has found cannot be used, if it cannot."""
 
 
 def fit(layout: RunLayout, config: TrainConfig) -> Fitted:
@@ -45,10 +43,15 @@ def fit(layout: RunLayout, config: TrainConfig) -> Fitted:
     device = device_of(config)
     if not layout.micro_batch.is_file():
         return Fitted(config, device)
-    record = json.loads(layout.micro_batch.read_text(encoding="utf-8"))
-    if record["version"] != _VERSION or record["asked"] != _asked(config, device):
-        return Fitted(config, device)
-    training = config.training.model_copy(update={"micro_batch_size": record["microBatchSize"]})
+    try:
+        record = json.loads(layout.micro_batch.read_text(encoding="utf-8"))
+        if record["version"] != _VERSION or record["asked"] != _asked(config, device):
+            return Fitted(config, device)
+        size = _checked(record["microBatchSize"], config)
+    except (ValueError, KeyError, TypeError) as error:
+        trouble = f"{layout.micro_batch} is damaged ({error}) and not used; remove it"
+        return Fitted(config, device, trouble=trouble)
+    training = config.training.model_copy(update={"micro_batch_size": size})
     why = (
         f"an earlier start ran out of memory with {config.training.micro_batch_size} samples a pass; "
         f"this one takes {training.micro_batch_size}, and {training.global_batch_size} a step as before"
@@ -60,7 +63,7 @@ def fit(layout: RunLayout, config: TrainConfig) -> Fitted:
 def ending_out_of_memory(layout: RunLayout, asked: TrainConfig, fitted: Fitted) -> Iterator[None]:
     """Within this block a device that runs out of memory ends the start; the next one takes less at a time.
 
-    Raises OutOfMemory; UserError, with torch's numbers, where it is halved already or cannot be.
+    Raises OutOfGpuMemory; GpuTooSmall, with torch's numbers, where it is halved already or cannot be.
     """
     try:
         yield
@@ -69,7 +72,7 @@ def ending_out_of_memory(layout: RunLayout, asked: TrainConfig, fitted: Fitted) 
         size, less = fitted.config.training.samples_per_pass, _half(fitted.config)
         said = f"out of memory with {size} sample{'s' if size > 1 else ''} a pass: {numbers}"
         if fitted.why is not None or less is None:
-            raise UserError(f"{said}; {_remedy(fitted)}") from error
+            raise GpuTooSmall(f"{said}; {_remedy(fitted)}") from error
         record = {
             "version": _VERSION,
             "asked": _asked(asked, fitted.device),
@@ -79,8 +82,10 @@ def ending_out_of_memory(layout: RunLayout, asked: TrainConfig, fitted: Fitted) 
         try:
             write_atomically(layout.micro_batch, json.dumps(record, indent=1))
         except OSError as trouble:
-            raise OutOfMemory(f"{said}; for the next start this could not be recorded: {trouble}") from error
-        raise OutOfMemory(f"{said}; the next start takes {less}, and as many samples a step") from error
+            raise OutOfGpuMemory(
+                f"{said}; for the next start this could not be recorded: {trouble}"
+            ) from error
+        raise OutOfGpuMemory(f"{said}; the next start takes {less}, and as many samples a step") from error
 
 
 def _half(config: TrainConfig) -> int | None:
@@ -88,6 +93,13 @@ def _half(config: TrainConfig) -> int | None:
     share = config.training.global_batch_size // config.world.size
     sizes = range(config.training.samples_per_pass // 2, 0, -1)
     return next((size for size in sizes if share % size == 0), None)
+
+
+def _checked(size: object, config: TrainConfig) -> int:
+    share = config.training.global_batch_size // config.world.size
+    if not isinstance(size, int) or not 0 < size < config.training.micro_batch_size or share % size:
+        raise ValueError(f"{size} samples a pass are no part of {config.training.micro_batch_size}")
+    return size
 
 
 def device_of(config: TrainConfig) -> str:

@@ -8,8 +8,19 @@ from typing import Any
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 from phitune_trainer.reports import RankReport
 
-_BLAME = ("Killed", "UserError", "Superseded", "Fault", "PeerLost")
-"""Reasons in the order in which they explain the others: a rank that lost a peer never failed by itself."""
+_BLAME = (
+    "Killed",
+    "UserError",
+    "VolumeFull",
+    "OutOfGpuMemory",
+    "Diverged",
+    "Superseded",
+    "VolumeStalled",
+    "Fault",
+    "CollectiveTimeout",
+    "RankLost",
+)
+"""Reasons in the order in which they explain the others: a rank that lost another never failed by itself."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from phitune_trainer.config import TrainConfig, load_config
 from phitune_trainer.data import DataError, Processor, generate_digits
 from phitune_trainer.data.check import DataReport, ExactCounter, check_jsonl
-from phitune_trainer.data.costs import read_costs, write_costs
+from phitune_trainer.data.costs import costs_file, read_costs, write_costs
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import describe_data, jsonl_files, open_task
 from phitune_trainer.data.tasks.samples import PageSamples
@@ -29,7 +29,6 @@ from phitune_trainer.hub_files import check_hub, fetch_data, fetch_model
 from phitune_trainer.init_model import init_model
 from phitune_trainer.model.load import check_model
 from phitune_trainer.plain_text import inert
-from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.termination import attempt, write_termination
 from phitune_trainer.transfer import Say, every_few_seconds
 
@@ -80,9 +79,8 @@ def _check_volume(workspace: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            volume_problem(error, workspace) or f"cannot write {workspace}: {error.strerror}"
-        ) from error
+        problem = volume_problem(error, workspace)
+        raise problem or UserError(f"cannot write {workspace}: {error.strerror}") from error
 
 
 def _prepare_model(config: TrainConfig, say: Say) -> None:
@@ -113,7 +111,7 @@ def _keep_costs(
     config: TrainConfig, samples: TrainingSamples, reports: Sequence[DataReport], say: Say
 ) -> None:
     """Measure what each sample costs to train, unless that is done: the ranks share the work out by it."""
-    file = RunLayout(config.run_dir).costs
+    file = costs_file(config)
     if read_costs(file, samples) is not None:
         return
     if isinstance(samples, PageSamples):

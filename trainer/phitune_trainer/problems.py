@@ -10,7 +10,8 @@ from typing import Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-RELATIVE_PATH: Final = r"^(\.|[^/.\x00-\x1f][^/\x00-\x1f]*(/[^/.\x00-\x1f][^/\x00-\x1f]*)*/?)$"
+_PART: Final = r"[^/.\x00-\x1f\x7f-\x9f][^/\x00-\x1f\x7f-\x9f]*"
+RELATIVE_PATH: Final = rf"^(\.|{_PART}(/{_PART})*/?)$"
 """A path that stays inside the folder it starts from; "." is that folder."""
 HUB_NAME: Final = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)*$"
 """A repository of the hub, or a branch, tag or commit in it."""

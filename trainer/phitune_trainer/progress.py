@@ -25,6 +25,7 @@ _METRICS = (
     ("phitune_tokens_per_second", "tokensPerSecond", "Tokens trained on a second, over all ranks."),
     ("phitune_mfu", "mfu", "Model FLOPs utilisation, 0 to 1."),
     ("phitune_memory_bytes", "memoryBytes", "Most memory held so far by rank 0, of its GPU if it has one."),
+    ("phitune_data_wait", "dataWait", "Share of the time in which rank 0 waits for samples, 0 to 1."),
     ("phitune_eta_seconds", "etaSeconds", "Seconds until the last step."),
 )
 
@@ -48,6 +49,7 @@ class Progress:
             "tokensPerSecond": None,
             "mfu": None,
             "memoryBytes": None,
+            "dataWait": None,
             "etaSeconds": None,
             "updatedAt": timestamp(),
             "lastCheckpoint": None,

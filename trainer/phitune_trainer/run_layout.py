@@ -3,7 +3,7 @@
 One place for these paths, because people, the operator and the trainer all rely on them::
 
     <workspace>/runs/<namespace>/<job>/<uid8>/       one run
-        config.yaml  data.json  costs.json  micro-batch.json  result.json  report.html
+        config.yaml  data.json  micro-batch.json  result.json  report.html
         export/{adapter,merged}/
         incarnations/0001/                           one start of it
             start.json  summary.json  metrics.jsonl  tensorboard/  logs/rank-0.log
@@ -119,11 +119,6 @@ class RunLayout:
     def micro_batch(self) -> Path:
         """Written when the micro-batch did not fit into a device's memory: the one to use instead."""
         return self.path / "micro-batch.json"
-
-    @property
-    def costs(self) -> Path:
-        """What each sample costs to train, as measured by prepare."""
-        return self.path / "costs.json"
 
     @property
     def result(self) -> Path:

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from phitune_trainer.config import TrainConfig
+from phitune_trainer.config import ConfigError, TrainConfig, parse_config
 from phitune_trainer.errors import UserError
 from phitune_trainer.run_layout import RunLayout, make_folders, write_atomically
+from phitune_trainer.yaml_reader import YamlError, read_document
 
 if TYPE_CHECKING:  # it imports torch, and the command line reads this module before it starts anything
     from phitune_trainer.data.dataset import TrainingSamples
@@ -34,14 +33,34 @@ def keep_config(layout: RunLayout, config: TrainConfig) -> None:
         make_folders(layout.path)
         write_atomically(layout.config, config.to_yaml())
         return
-    before = yaml.safe_load(layout.config.read_text(encoding="utf-8"))
-    now = config.model_dump(mode="json", by_alias=True, exclude_none=True)
-    changed = [line for line in changed_keys(before, now) if not line.startswith(MAY_CHANGE)]
+    try:
+        before = as_read_now(read_document(layout.config.read_text(encoding="utf-8")))
+    except YamlError as error:
+        raise UserError(
+            f"{layout.config} is damaged ({error}); restore it, or start a new run (--fresh)"
+        ) from error
+    changed = [line for line in changed_keys(before, plain(config)) if not line.startswith(MAY_CHANGE)]
     if changed:
         raise UserError(
             f"{layout.path} holds a run with another config; change it back, or start a new run (--fresh):\n"
             + "\n".join(changed)
         )
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """A config as plain data with the keys that users know."""
+    return config.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def as_read_now(document: Any) -> Mapping[str, Any]:
+    """A config of some version, with the defaults of the keys that it did not know yet.
+
+    As it stands where this version cannot read it: what is in the way is then a changed key.
+    """
+    try:
+        return plain(parse_config(document))
+    except ConfigError:
+        return document if isinstance(document, Mapping) else {}
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

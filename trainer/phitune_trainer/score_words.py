@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def first_weights(resume_from: object) -> str:
+    """What to call the weights that a run begins with, by the `resumeFrom` of its config."""
+    return "the base model" if resume_from is None else "the weights it starts with"
+
+
 def score_words(scores: Mapping[str, Any]) -> str:
     """Such as "anls 0.8246 (0.801 to 0.846), 0.013 before, of 200 samples".
 

@@ -19,8 +19,8 @@ from phitune_trainer.evaluate.evaluation import HeldOut
 from phitune_trainer.logs import say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
-from phitune_trainer.narrator import first_weights
 from phitune_trainer.run_layout import IncarnationFolder, write_atomically
+from phitune_trainer.score_words import first_weights
 from phitune_trainer.strict_json import to_json
 from phitune_trainer.termination import attempt
 
@@ -89,7 +89,7 @@ def _scores(run: Run, held_out: HeldOut | None) -> str:
     asked, before = run.config.evaluation, run.evaluator.baseline
     times = ["before training"] if asked.baseline and before is None else []
     times += [f"every {asked.every_steps} steps"] if asked.every_steps is not None else []
-    known = "" if before is None else f"; {first_weights(run.config)} scored {before:.4f}"
+    known = "" if before is None else f"; {first_weights(run.config.resume_from)} scored {before:.4f}"
     return f"{held_out.metric} with its 95% interval, {', '.join([*times, 'at the end'])}{known}"
 
 

@@ -14,7 +14,7 @@ from phitune_trainer.data.workers import Loader, choose_num_workers, start_loade
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.heartbeat import Loss
 from phitune_trainer.engine.world import World, join_world, leave_world
-from phitune_trainer.errors import FAULT, Interrupted, PeerLost, UserError
+from phitune_trainer.errors import FAULT, Interrupted, UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.finish import finish
 from phitune_trainer.logs import quieten_libraries
@@ -86,7 +86,7 @@ def end_as_asked(world: World, narrator: Narrator, message: str) -> NoReturn:
 
 def end_for_want_of_others(narrator: Narrator, loss: Loss) -> NoReturn:
     """End this process from a thread, while its main thread waits in vain for ranks that are missing."""
-    code, reason, message = ending_of((Interrupted if loss.is_stop else PeerLost)(loss.message))
+    code, reason, message = ending_of(loss.error())
     try:
         if code == FAULT and narrator.last_step:
             message = f"after step {narrator.last_step}: {message}"
@@ -130,7 +130,7 @@ def run_rank(
             return f"this run is complete since {result['finishedAt']}: see {layout.result}"
         world.from_first(lambda: keep_config(layout, config))
         fitted = world.from_first(lambda: fit(layout, config))
-        start = begin(config, world, attempt())
+        start = begin(config, world, attempt(), narrator.checking_progress)
         narrator.report(incarnation=start.folder.number, logs=str(start.folder.path / "logs"))
         samples, held_out = world.together(lambda: load_datasets(fitted.config))
         method = world.together(lambda: load_method(config, world))
@@ -157,6 +157,8 @@ def run_rank(
         keep_summary(start.folder, rows, run.total_steps)
         if fitted.why is not None:
             narrator.say(fitted.why)
+        if fitted.trouble is not None:
+            narrator.trouble(fitted.trouble)
     with ending_out_of_memory(layout, config, fitted):
         run.evaluate_before_training()
         train(run)

@@ -14,11 +14,10 @@ from harness.train_configs import train_config
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError, Processor
 from phitune_trainer.data.check import DataReport
-from phitune_trainer.data.costs import cost_of, read_costs, write_costs
+from phitune_trainer.data.costs import cost_of, costs_file, read_costs, write_costs
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.data.open import open_task
 from phitune_trainer.prepare import prepare
-from phitune_trainer.run_layout import RunLayout
 
 torch.set_num_threads(1)
 
@@ -41,7 +40,7 @@ def prepared(config: TrainConfig) -> tuple[TrainingSamples, list[int], list[str]
     said: list[str] = []
     prepare(config, said.append)
     samples = open_task(config, Processor.load(config.model_dir, config.training.num_crops))[0]
-    costs = read_costs(RunLayout(config.run_dir).costs, samples)
+    costs = read_costs(costs_file(config), samples)
     assert costs is not None
     return samples, list(costs), said
 
@@ -102,11 +101,28 @@ def test_a_page_whose_picture_is_none_is_named_before_the_run_starts(tmp_path: P
         prepare(job(tmp_path, task="docvqa"), lambda _: None)
 
 
+def test_next_run_on_a_volume_finds_what_was_measured_unless_it_sees_the_samples_otherwise(
+    tmp_path: Path,
+) -> None:
+    def said(**changes: Any) -> bool:
+        base = job(tmp_path)
+        training = base.training.model_copy(update=changes)
+        run = base.run.model_copy(update={"uid": "another"})
+        _, _, lines = prepared(base.model_copy(update={"run": run, "training": training}))
+        return any("the costliest sample" in line for line in lines)
+
+    write_lines(tmp_path, {"user": "What?"}, {"user": "What now?"})
+    assert any("the costliest sample" in line for line in prepared(job(tmp_path))[2])
+    assert not said(learning_rate=0.5)
+    assert said(num_crops=2)
+    assert said(max_length=300)
+
+
 def test_costs_of_other_samples_are_not_taken_for_these(tmp_path: Path) -> None:
     write_lines(tmp_path, {"user": "What?"}, {"user": "What now?"})
     config = job(tmp_path)
     samples, _, _ = prepared(config)
-    file = RunLayout(config.run_dir).costs
+    file = costs_file(config)
     write_lines(tmp_path / "other", {"user": "What?"}, {"user": "What on earth?"})
     other, _, _ = prepared(job(tmp_path / "other"))
     assert read_costs(file, other) is None
@@ -128,7 +144,7 @@ def test_damaged_costs_are_none_and_end_no_run(damage: Callable[[str], str], tmp
     write_lines(tmp_path, {"user": "What?"}, {"user": "What now?"})
     config = job(tmp_path)
     samples, _, _ = prepared(config)
-    file = RunLayout(config.run_dir).costs
+    file = costs_file(config)
     file.write_text(damage(file.read_text()))
     assert read_costs(file, samples) is None
 
@@ -139,8 +155,8 @@ def test_a_sample_may_cost_more_than_32_bits_hold(tmp_path: Path) -> None:
     samples, _, _ = prepared(config)
     large = cost_of(10**7, 10**7)
     assert large > 2**31
-    write_costs(RunLayout(config.run_dir).costs, samples, [large])
-    costs = read_costs(RunLayout(config.run_dir).costs, samples)
+    write_costs(costs_file(config), samples, [large])
+    costs = read_costs(costs_file(config), samples)
     assert costs is not None
     assert list(costs) == [large]
     report = DataReport(tmp_path / "data" / "train.jsonl")

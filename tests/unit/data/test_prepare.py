@@ -57,7 +57,7 @@ def test_jobs_that_prepare_one_volume_at_once_leave_one_model_and_one_data_set(p
         config(prepared).model_dir.name
     ]
     assert [path.name for path in (prepared / "data").iterdir()] == ["digits"]
-    assert sorted(path.name for path in prepared.iterdir()) == ["data", "models", "runs"]
+    assert sorted(path.name for path in prepared.iterdir()) == ["costs", "data", "models"]
 
 
 def test_what_is_there_is_checked_and_left_alone(prepared: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -188,6 +189,19 @@ def test_a_step_that_cannot_be_prepared_reaches_the_training_thread(start: Start
             batches.next().check()
         with pytest.raises(DataError, match=r"train\.jsonl:4: picture"):
             batches.next().check()
+
+
+def test_the_time_that_training_stands_still_for_its_samples_is_measured() -> None:
+    gate = threading.Event()
+
+    def plan(step: int) -> list[list[int]]:
+        gate.wait()
+        return [[step]]
+
+    batches = BatchesAhead(Numbered(), InProcess(), plan, collate, range(1))
+    with batches.running():
+        threading.Timer(0.2, gate.set).start()
+        assert batches.next().seconds_waited > 0.02
 
 
 def test_only_a_few_samples_are_prepared_in_advance(start: Start) -> None:

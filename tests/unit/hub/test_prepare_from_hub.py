@@ -83,9 +83,9 @@ def test_model_and_both_data_sets_of_docvqa_come_and_a_second_job_asks_for_nothi
     assert found == ["data/test-0.parquet", "docvqa/train-0.parquet"]
     assert (tmp_path / "models" / "team--tiny" / "main" / "config.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("videos", "docvqa")) == [
+        "costs",
         "data",
         "models",
-        "runs",
     ]
     assert not bare_environment.exists()
     hub.requests.clear()

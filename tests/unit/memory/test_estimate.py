@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.train_configs import train_config
@@ -121,6 +121,7 @@ SETUPS = st.builds(
 
 
 @given(SETUPS)
+@settings(deadline=None)
 def test_less_work_never_needs_more(wanted: Setup) -> None:
     whole = estimate(wanted).total
     less = [replace(wanted, micro_batch=max(1, wanted.micro_batch - 1)), replace(wanted, content=FEWER)]
@@ -136,12 +137,14 @@ def test_less_work_never_needs_more(wanted: Setup) -> None:
 
 
 @given(SETUPS)
+@settings(deadline=None)
 def test_recomputing_keeps_less_of_the_layers(wanted: Setup) -> None:
     kept, again = (estimate(replace(wanted, recompute=recompute)) for recompute in (False, True))
     assert again.text + again.vision < kept.text + kept.vision
 
 
 @given(SETUPS, st.integers(4, 200), st.sampled_from([1, 2, 6, 8, 64]))
+@settings(deadline=None)
 def test_what_is_chosen_divides_the_share_of_a_rank_and_fits_if_anything_does(
     wanted: Setup, memory: int, rank_batch: int
 ) -> None:
@@ -154,6 +157,7 @@ def test_what_is_chosen_divides_the_share_of_a_rank_and_fits_if_anything_does(
 
 
 @given(SETUPS, st.integers(4, 200), st.sampled_from([1, 8]))
+@settings(deadline=None)
 def test_optimizer_goes_to_the_host_only_where_nothing_fits_with_it_on_the_gpu(
     wanted: Setup, memory: int, rank_batch: int
 ) -> None:

@@ -40,7 +40,7 @@ def held(precision: Literal["bf16", "fp32"]) -> Callable[[World], dict[str, int]
         optimizer: Any = engine._optimizer
         partitions = [getattr(kept, "flat_partition", None) for kept in optimizer.averaged_gradients.values()]
         on_device = sum(flat.nbytes for flat in partitions if flat is not None)
-        engine.step(1e-3)
+        engine.step(1e-3, torch.zeros(()))
         flat_weights = optimizer.single_partition_of_fp32_groups
         averages = [state[kind] for state in optimizer.optimizer.state.values() for kind in ADAM_KINDS]
         on_host = [

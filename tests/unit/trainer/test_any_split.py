@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness.tiny_models import gradients, sample, small_model
 from phitune_trainer.config import TrainConfig
-from phitune_trainer.data.costs import cost_of
+from phitune_trainer.data.costs import cost_of, costs_file
 from phitune_trainer.data.plan import share_out
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
@@ -148,7 +148,7 @@ def test_runs_that_share_their_steps_out_differently_take_the_same_steps(
         )
         if is_prepared:
             prepare(config, lambda _: None)
-        assert RunLayout(config.run_dir).costs.is_file() == is_prepared
+        assert costs_file(config).is_file() == is_prepared
         in_ranks(ranks, run(config))
         found.append(numbers(config))
     assert len(found[0]) == 3

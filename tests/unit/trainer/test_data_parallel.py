@@ -27,8 +27,9 @@ def two_steps(world: World) -> tuple[list[float], dict[str, Any]]:
             share = net(numbers(2 * step + number, world.rank), with_picture=with_picture[world.rank])
             engine.backward(share, is_last=number == 2)
             shares.append(share.detach())
-        losses.append(float(world.sum_(torch.stack(shares).sum())))
-        engine.step(1e-2)
+        loss = world.sum_(torch.stack(shares).sum())
+        engine.step(1e-2, loss)
+        losses.append(float(loss))
     return losses, {name: weight.detach().numpy() for name, weight in net.named_parameters()}
 
 
@@ -85,7 +86,7 @@ def test_gradients_are_sent_while_the_backward_pass_goes_on(in_ranks: Any) -> No
 
         net.words.weight.register_hook(wait)
         engine.backward(net(numbers(0, world.rank)), is_last=True)
-        engine.step(1e-2)
+        engine.step(1e-2, torch.zeros(()))
         return seen == [True]
 
     assert in_ranks(2, run) == [True, True]

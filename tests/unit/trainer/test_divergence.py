@@ -15,8 +15,8 @@ from phitune_trainer.build import build_engine, load_datasets, load_method
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import collate
 from phitune_trainer.data.workers import InProcess
-from phitune_trainer.divergence import Diverged
 from phitune_trainer.engine.world import World
+from phitune_trainer.errors import Diverged
 from phitune_trainer.methods import Method
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.progress import Progress
@@ -40,9 +40,12 @@ def test_an_engine_leaves_the_weights_alone_when_the_gradient_is_not_finite(
         loaded = load_method(config, world)
         engine = build_engine(config, loaded, world)
         before = {name: weight.detach().clone() for name, weight in engine.parameters.items()}
-        engine.backward(loaded.model(collate([samples[0]])) * float("nan"), is_last=True)
-        norm = float(engine.step(1e-3))
-        return all(torch.equal(before[name], w) for name, w in engine.parameters.items()), norm
+        share = loaded.model(collate([samples[0]]))
+        loss = share.detach().clone()
+        engine.backward(share * float("nan"), is_last=True)
+        outcome = engine.step(1e-3, loss)()
+        assert outcome.has_diverged
+        return all(torch.equal(before[name], w) for name, w in engine.parameters.items()), outcome.grad_norm
 
     [(is_unchanged, norm)] = in_ranks(1, run)
     assert is_unchanged
@@ -200,5 +203,5 @@ def test_a_run_in_fp16_of_which_every_step_overflows_ends(
         make_config(**LORA, training={"globalBatchSize": 1, "microBatchSize": 1, "maxSteps": 1000})
     )
     [message] = in_ranks(1, divergence(config))
-    assert message.startswith("step 16: the gradient is not finite, though the loss is, ")
+    assert message.startswith("step 17: the gradient is not finite, though the loss is, ")
     assert f"it begins in layer {DOWN}; " in message

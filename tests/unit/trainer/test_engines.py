@@ -53,8 +53,9 @@ def two_steps(config: TrainConfig, plan: Plan = shuffled) -> Callable[[World], S
                 share = method.model(batch) / num_tokens
                 engine.backward(share, is_last=batch is batches[-1])
                 loss += share.detach()
-            norms.append(float(engine.step(1e-3)))
-            losses.append(float(world.sum_(loss)))
+            outcome = engine.step(1e-3, world.sum_(loss))()
+            norms.append(outcome.grad_norm)
+            losses.append(outcome.loss)
             if step == 0:
                 gradients = gradients_of(engine, world)
         weights = {name: weight.detach().numpy() for name, weight in engine.parameters.items()}

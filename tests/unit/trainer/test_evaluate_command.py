@@ -80,6 +80,8 @@ def test_adapter_merged_weights_and_checkpoint_of_a_lora_run_score_what_the_run_
     assert phitune("predict", "--model", layout.export / "merged", *question) == 0
     by_merged = capsys.readouterr().out
     assert by_merged.strip() == read(end, "predictions.jsonl")[1]["prediction"]
+    assert phitune("predict", "--model", layout.export / "merged", *question, "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"answer": by_merged.strip()}
     with_adapter = ["--model", workspace / "models/tiny", "--adapter", layout.export / "adapter"]
     assert phitune("predict", *with_adapter, *question) == 0
     assert capsys.readouterr().out == by_merged

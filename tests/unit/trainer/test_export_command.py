@@ -108,7 +108,10 @@ def test_exports_of_the_command_answer_as_the_run_did(
 ) -> None:
     merged, adapter = workspace / "merged", workspace / "adapter"
     assert phitune("export", lora_run.path, "--to", merged) == 0
-    assert phitune("export", lora_run.path, "--adapter", "--to", adapter) == 0
+    capsys.readouterr()
+    assert phitune("export", lora_run.path, "--adapter", "--to", adapter, "-o", "json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"kind": "adapter", "path": str(adapter), "pushedTo": None}
     end = (lora_run.incarnation(1).evaluation(4) / "predictions.jsonl").read_text().splitlines()
     named = ["--task", "jsonl", "--data", workspace / "data/colors/eval.jsonl", "--num-crops", 1]
     for number, options in enumerate(([merged], [adapter, "--base", workspace / "models/tiny"])):

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from tensorboardX.record_writer import masked_crc32c
 from harness.train_configs import train_config
 from phitune_cli.progress_bar import can_draw, draw
 from phitune_trainer.logs import Step, StepLog, say, step_line
-from phitune_trainer.narrator import Narrator, first_weights
+from phitune_trainer.narrator import Narrator
 from phitune_trainer.plain_text import inert
 from phitune_trainer.progress import Progress
 from phitune_trainer.rank_output import RankOutput
 from phitune_trainer.run_layout import IncarnationFolder
+from phitune_trainer.score_words import first_weights
 from phitune_trainer.step_files import StepFiles
 
 
@@ -45,8 +47,8 @@ def step_log(folder: IncarnationFolder, progress: Progress, *, peak_flops: float
 def step(number: int, *, loss: float = 0.5) -> Step:
     return Step(
         step=number,
-        loss=torch.tensor(loss),
-        grad_norm=torch.tensor(1.5),
+        loss=loss,
+        grad_norm=1.5,
         learning_rate=1e-3,
         num_samples=4,
         num_images=8,
@@ -86,6 +88,19 @@ def test_each_step_is_a_line_of_metrics_jsonl(folder: IncarnationFolder) -> None
     assert last["mfu"] * last["seconds"] * 1e12 == pytest.approx(1e9, rel=0.05)
     assert last["memoryBytes"] > 10 * 2**20
     assert {"gradNorm", "learningRate", "samples", "images", "tokens", "tokensPerSecond"} <= last.keys()
+
+
+def test_the_share_of_the_time_that_goes_into_waiting_for_samples_is_told(folder: IncarnationFolder) -> None:
+    progress = Progress(attempt=1, total_steps=4)
+    log = step_log(folder, progress)
+    log.record(step(1))
+    time.sleep(0.05)
+    log.record(replace(step(2), data_seconds=0.02))
+    log.flush()
+    last = json.loads(folder.metrics.read_text().splitlines()[-1])
+    assert last["dataSeconds"] == 0.02
+    assert progress.snapshot()["dataWait"] == pytest.approx(0.02 / last["seconds"], rel=0.05)
+    assert "phitune_data_wait 0." in progress.metrics()
 
 
 def test_tensorboard_gets_the_steps_and_the_scores(folder: IncarnationFolder, tmp_path: Path) -> None:
@@ -144,7 +159,7 @@ def test_what_is_scored_before_training_is_called_what_it_is(
 ) -> None:
     config = train_config(tmp_path, {"resumeFrom": resume_from})
     narrator = Narrator(0, tmp_path, Progress(attempt=1))
-    narrator.evaluating(0, first_weights=first_weights(config))
+    narrator.evaluating(0, first_weights=first_weights(config.resume_from))
     assert f"scoring held-out samples {words}" in capsys.readouterr().out
 
 

@@ -92,24 +92,27 @@ def test_a_rank_that_lets_the_others_wait_does_not_blame_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "reason"),
     [
-        "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms",
-        "Application timeout caused pair closure",
-        "Connection closed by peer [127.0.0.1]:4711",
-        "Read error [127.0.0.1]:4711: Connection reset by peer",
-        "NCCL error: remote process exited or there was a network error",
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 5000ms",
+            "CollectiveTimeout",
+        ),
+        ("Application timeout caused pair closure", "CollectiveTimeout"),
+        ("Connection closed by peer [127.0.0.1]:4711", "RankLost"),
+        ("Read error [127.0.0.1]:4711: Connection reset by peer", "RankLost"),
+        ("NCCL error: remote process exited or there was a network error", "RankLost"),
     ],
 )
-def test_a_broken_connection_is_told_from_a_fault_by_its_words(words: str) -> None:
-    assert ending_of(RuntimeError(words))[:2] == (1, "PeerLost")
+def test_a_broken_connection_is_told_from_a_fault_by_its_words(words: str, reason: str) -> None:
+    assert ending_of(RuntimeError(words))[:2] == (1, reason)
     assert ending_of(ValueError(words))[:2] == (1, "Fault")
 
 
-def assert_named(gang: Gang, *, by: int, lost: int, what: str) -> None:
+def assert_named(gang: Gang, *, by: int, lost: int, what: str, reason: str = "RankLost") -> None:
     """Rank `by` has ended with the name of rank `lost` and the step up to which both came."""
     code, report = gang.wait_for(by), gang.report(by)
-    assert (code, report.reason) == (1, "PeerLost"), report
+    assert (code, report.reason) == (1, reason), report
     named = NAMED.fullmatch(report.message or "")
     assert named is not None, report.message
     step, rank, how, last_step = named.groups()
@@ -160,7 +163,8 @@ def test_a_rank_that_hangs_is_named_when_the_time_is_up(
 
     monkeypatch.setattr(loop, "train_step", hang_in_the_third)
     with training(make_config(**LONG), PHITUNE_COLLECTIVE_TIMEOUT_SECONDS="5") as gang:
-        assert_named(gang, by=0, lost=1, what="lives, but the others wait for it in vain")
+        vain = "lives, but the others wait for it in vain"
+        assert_named(gang, by=0, lost=1, what=vain, reason="CollectiveTimeout")
         assert gang.report(0).message.startswith("after step 2: ")
 
 
@@ -179,7 +183,7 @@ def test_a_rank_that_fails_by_itself_tells_the_others_why(
     with training(make_config(**LONG)) as gang:
         assert gang.wait() == [1, 1]
         assert gang.report(1).reason == "Fault"
-        assert gang.report(0).reason == "PeerLost"
+        assert gang.report(0).reason == "RankLost"
         said = gang.report(0).message
         assert re.fullmatch(
             r"after step 2: rank 1 \(host .+\) ended: ZeroDivisionError: the third step", said

@@ -17,11 +17,11 @@ from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import FAULT, UserError
+from phitune_trainer.errors import FAULT, GpuTooSmall, OutOfGpuMemory
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 from phitune_trainer.model import Batch, Phi3V
 from phitune_trainer.narrator import Narrator
-from phitune_trainer.out_of_memory import Fitted, OutOfMemory, ending_out_of_memory, fit
+from phitune_trainer.out_of_memory import Fitted, ending_out_of_memory, fit
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.stop import StopRequest
@@ -87,11 +87,9 @@ def test_the_next_start_halves_the_pass_and_takes_the_same_steps(
     expected = losses(job("00000001"), 1)
 
     lost, ended = in_ranks(2, run(job("00000002"), room=1))
-    assert (lost[0], lost[1]) == (FAULT, "PeerLost")
-    assert (ended[0], ended[1]) == (FAULT, "Fault")
-    assert ended[2].startswith(
-        "OutOfMemory: out of memory with 2 samples a pass: CUDA out of memory. Tried to"
-    )
+    assert (lost[0], lost[1]) == (FAULT, "RankLost")
+    assert (ended[0], ended[1]) == (FAULT, "OutOfGpuMemory")
+    assert ended[2].startswith("out of memory with 2 samples a pass: CUDA out of memory. Tried to")
     assert ended[2].endswith("is free; the next start takes 1, and as many samples a step")
     assert losses(job("00000002"), 1) == expected[:1]
 
@@ -114,7 +112,7 @@ def test_half_a_pass_still_divides_the_step(
     config = make_config(world={"processesPerNode": ranks}, training={"microBatchSize": micro_batch})
     layout = RunLayout(config.run_dir)
     layout.path.mkdir(parents=True)
-    with pytest.raises(OutOfMemory), ending_out_of_memory(layout, config, fit(layout, config)):
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, config, fit(layout, config)):
         raise torch.OutOfMemoryError(TOLD)
     fitted = fit(layout, config).config
     assert fitted.training.micro_batch_size == half
@@ -135,13 +133,13 @@ def test_what_cannot_be_halved_is_the_users_to_mend_and_named_with_the_numbers(
     config = make_config(training=training)
     layout = RunLayout(config.run_dir)
     with (
-        pytest.raises(UserError, match=said) as ended,
+        pytest.raises(GpuTooSmall, match=said) as ended,
         ending_out_of_memory(layout, config, Fitted(config, "cpu", why)),
     ):
         raise torch.OutOfMemoryError(TOLD)
     assert "79.25 GiB" in str(ended.value)
     assert "PYTORCH_ALLOC_CONF" not in str(ended.value)
-    assert ending_of(ended.value)[0] == USER_ERROR
+    assert ending_of(ended.value)[:2] == (USER_ERROR, "OutOfGpuMemory")
     assert not layout.micro_batch.exists()
 
 
@@ -164,7 +162,7 @@ def test_what_was_found_counts_until_a_later_start_changes_what_decides_the_memo
 
     layout = RunLayout(job().run_dir)
     layout.path.mkdir(parents=True)
-    with pytest.raises(OutOfMemory), ending_out_of_memory(layout, job(), fit(layout, job())):
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, job(), fit(layout, job())):
         raise torch.OutOfMemoryError(TOLD)
     assert fit(layout, job(**later)).config.training.micro_batch_size == micro_batch
 
@@ -177,7 +175,7 @@ def test_what_was_found_on_one_kind_of_gpu_does_not_count_on_another(
     layout = RunLayout(config.run_dir)
     layout.path.mkdir(parents=True)
     first = Fitted(config, "NVIDIA A10, 23000000000 bytes")
-    with pytest.raises(OutOfMemory), ending_out_of_memory(layout, config, first):
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, config, first):
         raise torch.OutOfMemoryError(TOLD)
     for device, micro_batch in ((first.device, 2), ("NVIDIA H100, 85000000000 bytes", 4)):
         monkeypatch.setattr(out_of_memory, "device_of", lambda _, device=device: device)
@@ -190,8 +188,30 @@ def test_a_volume_that_takes_no_note_of_it_does_not_hide_what_ran_out(make_confi
     layout.path.mkdir(parents=True)
     layout.micro_batch.mkdir()
     with (
-        pytest.raises(OutOfMemory, match=r"79\.25 GiB.*could not be recorded: .*Is a directory"),
+        pytest.raises(OutOfGpuMemory, match=r"79\.25 GiB.*could not be recorded: .*Is a directory"),
         ending_out_of_memory(layout, config, Fitted(config, "cpu")),
     ):
         raise torch.OutOfMemoryError(TOLD)
     assert [path.name for path in layout.path.iterdir()] == [layout.micro_batch.name], "nothing is left aside"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda text: text[: len(text) // 2], id="cut short"),
+        pytest.param(lambda text: "[]", id="something else"),
+        pytest.param(lambda text: text.replace('"microBatchSize": 2', '"microBatchSize": "2"'), id="words"),
+        pytest.param(lambda text: text.replace('"microBatchSize": 2', '"microBatchSize": 5'), id="larger"),
+    ],
+)
+def test_a_record_that_is_damaged_is_not_used_and_said(spoil: Callable[[str], str], make_config: Any) -> None:
+    config = make_config(training={"microBatchSize": 4})
+    layout = RunLayout(config.run_dir)
+    layout.path.mkdir(parents=True)
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, config, fit(layout, config)):
+        raise torch.OutOfMemoryError(TOLD)
+    layout.micro_batch.write_text(spoil(layout.micro_batch.read_text()))
+    fitted = fit(layout, config)
+    assert (fitted.config, fitted.why) == (config, None)
+    assert fitted.trouble is not None
+    assert fitted.trouble.startswith(f"{layout.micro_batch} is damaged (")

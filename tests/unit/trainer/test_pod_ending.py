@@ -1,7 +1,11 @@
 """What a pod says of its end, from how its ranks ended."""
 
+from pathlib import Path
+
 import pytest
 
+from phitune_trainer import errors
+from phitune_trainer.hub_connection import HubUnavailable
 from phitune_trainer.pod_ending import RankEnd, describe
 from phitune_trainer.reports import RankReport
 
@@ -17,8 +21,31 @@ def test_a_rank_that_fails_after_its_last_report_is_a_fault(reason: str) -> None
 
 def test_a_lost_peer_never_explains_another_failure() -> None:
     ends = {
-        0: RankEnd(1, "PeerLost", "a peer is gone", []),
+        0: RankEnd(1, "RankLost", "a peer is gone", []),
         1: RankEnd(137, "Killed", "rank 1 was killed", []),
     }
     message = describe(ends, [RankReport(0), RankReport(1)])
     assert (message["reason"], message["failure"]["rank"]) == ("Killed", 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "code"),
+    [(errors.VolumeFull, 2), (errors.GpuTooSmall, 2), (errors.OutOfGpuMemory, 1), (errors.Diverged, 1)],
+)
+def test_a_pod_tells_what_ended_one_of_its_ranks_and_not_what_that_did_to_the_others(
+    own: type[errors.UserError | errors.KnownFault], code: int
+) -> None:
+    reports = [RankReport(0, reason="RankLost", message="rank 1 is gone"), RankReport(1, reason=own.reason)]
+    ends = {rank: RankEnd.of(rank, (1, code)[rank], reports[rank], []) for rank in (0, 1)}
+    message = describe(ends, reports)
+    assert (message["reason"], message["exitCode"]) == (own.reason, code)
+
+
+def test_every_word_for_an_end_is_in_the_documentation() -> None:
+    page = Path(__file__).parents[3].joinpath("docs/training.md").read_text(encoding="utf-8")
+    known = [errors.UserError, errors.VolumeFull, errors.GpuTooSmall, errors.Interrupted, HubUnavailable]
+    known += [errors.OutOfGpuMemory, errors.Diverged, errors.VolumeStalled, errors.Superseded]
+    known += [errors.RankLost, errors.CollectiveTimeout]
+    words = {kind.reason for kind in known} | {"Completed", "Killed", "Fault"}
+    assert len(words) == 13
+    assert [word for word in sorted(words) if f"| `{word}` |" not in page] == []

@@ -60,7 +60,7 @@ def start_two_pods(make_config: Any, start_pod: Any, free_port: Any, wait_until:
 def assert_names_rank_1(master: Any) -> None:
     """The first pod has ended, and its message says which rank it lost and after which step."""
     code, message, output = master.wait()
-    assert (code, message["reason"]) == (1, "PeerLost")
+    assert (code, message["reason"]) == (1, "RankLost")
     named = r"rank 0: after step \d+: rank 1 \(host .+\) gives no sign of life; its last step was \d+"
     assert re.fullmatch(named, message["message"])
     assert message["failure"]["rank"] == 0

@@ -126,6 +126,22 @@ def test_the_base_models_score_counts_whichever_start_measured_it(folder: RunFol
     assert [one["step"] for one in read_run(folder.layout).evaluations] == [0, 4]
 
 
+@pytest.mark.parametrize(
+    ("resume_from", "words"),
+    [
+        pytest.param(None, "step 0 is the base model", id="from the base model"),
+        pytest.param("runs/a/b/00000001", "step 0 is the weights it starts with", id="from another run"),
+    ],
+)
+def test_what_step_0_is_follows_from_where_the_run_began(
+    resume_from: str | None, words: str, workspace: Path, make_config: Any
+) -> None:
+    folder = RunFolder(workspace, make_config(resumeFrom=resume_from).to_yaml())
+    folder.start(1, [])
+    folder.score(1, 0, 0.25)
+    assert words in page_of(folder).text
+
+
 @pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
 def test_text_of_others_is_shown_and_does_nothing(tmp_path: Path, hostile: str) -> None:
     html, calm = (

@@ -22,7 +22,7 @@ from phitune_trainer.run_layout import RunLayout, steps_in
 from phitune_trainer.stop import StopRequest
 from phitune_trainer.train import run_rank
 
-LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "vision": False}}
+LORA: dict[str, Any] = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1, "vision": False}}
 STEPS = {"training": {"maxSteps": 4, "microBatchSize": 3}, "checkpoint": {"everySteps": 1, "keep": 9}}
 
 
@@ -67,19 +67,25 @@ def test_resuming_repeats_the_losses_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    "worlds",
+    "method",
     [
-        pytest.param((1, 3, 2, 4), id="1-3-2-4"),
-        pytest.param((4, 1, 2, 3), id="4-1-2-3", marks=pytest.mark.slow),
+        pytest.param({}, id="zero2"),
+        pytest.param({**LORA, "lora": {**LORA["lora"], "dropout": 0.0}}, id="lora", marks=pytest.mark.slow),
     ],
 )
-def test_a_run_continues_at_other_numbers_of_ranks_in_any_order(
-    worlds: tuple[int, ...], make_config: Any, in_ranks: Any
+def test_a_run_continues_at_other_numbers_of_ranks(
+    method: dict[str, Any], make_config: Any, in_ranks: Any
 ) -> None:
+    """All other orders: test_any_order.py."""
+    worlds = (1, 3, 2, 4)
+
     def config_for(ranks: int) -> TrainConfig:
         training = {"maxSteps": len(worlds) + 1, "microBatchSize": 1}
         return make_config(
-            training=training, checkpoint={"everySteps": 1, "keep": 9}, world={"processesPerNode": ranks}
+            **method,
+            training=training,
+            checkpoint={"everySteps": 1, "keep": 9},
+            world={"processesPerNode": ranks},
         )
 
     for number, ranks in enumerate(worlds, start=1):

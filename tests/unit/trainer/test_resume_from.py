@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.tiny_run import OneRank, TinyEngine, TinyRun
+from phitune_trainer.checkpoint.files import check
 from phitune_trainer.checkpoint.resume_from import find_source
 from phitune_trainer.checkpoint.start import begin, restore
 from phitune_trainer.config import TrainConfig
@@ -77,7 +78,7 @@ def test_once_it_has_a_checkpoint_of_its_own_the_other_run_is_not_needed(
 
 def test_of_a_run_with_damage_the_newest_good_checkpoint_is_taken(make_config: Any, first: RunLayout) -> None:
     (first.incarnation(1).checkpoint(3) / "trainer.json").write_text("{}")
-    source = find_source(second(make_config, FIRST))
+    source = find_source(second(make_config, FIRST), OneRank(0, 1, torch.device("cpu")), check)
     assert source is not None
     assert source.step == 2
     assert "step-00000003/trainer.json has 2 bytes" in source.passed_over[0]

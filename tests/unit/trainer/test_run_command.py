@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from phitune_cli.main import main
-from phitune_cli.one_job import read_one_job_to_run
+from phitune_cli.one_job import read_one_job
 from phitune_cli.progress_bar import draw
 from phitune_cli.run_cmd import alone_on_this_machine, choose_run
-from phitune_cli.this_machine import Machine, localize
+from phitune_cli.this_machine import Machine, check_host_memory, localize
 from phitune_operator.api import FineTuneJob
 from phitune_trainer.errors import UserError
 from phitune_trainer.memory import GPUS
@@ -52,7 +52,7 @@ def write(path: Path, *documents: dict[str, Any]) -> str:
 
 @pytest.fixture
 def job(tmp_path: Path) -> FineTuneJob:
-    return read_one_job_to_run(write(tmp_path / "job.yaml", document()))
+    return read_one_job(write(tmp_path / "job.yaml", document()))
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,24 @@ def test_the_global_batch_stays_and_the_rest_follows_the_machine(
 
 def test_attention_and_passes_follow_the_gpu_unless_the_job_says_them(tmp_path: Path) -> None:
     training = {"maxSteps": 3, "globalBatchSize": 12}
-    job = read_one_job_to_run(write(tmp_path / "job.yaml", document(training=training, model=None)))
+    job = read_one_job(write(tmp_path / "job.yaml", document(training=training, model=None)))
     new, old = (localize(job, one, namespace="a", uid="1", workspace="/w") for one in (H100, SIX_V100))
     assert (new.train.training.attention, old.train.training.attention) == ("flash", "sdpa")
     assert not new.train.training.gradient_checkpointing
     assert old.train.training.gradient_checkpointing
     assert any(note.startswith("H100: 1 sample a pass, activations kept: about") for note in new.notes)
     assert any("attention sdpa: flash attention cannot run here" in note for note in old.notes)
+
+
+def test_an_optimizer_that_this_machines_memory_cannot_take_is_refused(tmp_path: Path) -> None:
+    one = Machine(cpus=16, gpus=1, gpu=GPUS["A100-40GB"])
+    job = read_one_job(write(tmp_path / "job.yaml", document(model=None)))
+    train = localize(job, one, namespace="a", uid="1", workspace="/w").train
+    assert train.training.offload_optimizer
+    check_host_memory(train, 80 * 2**30)
+    with pytest.raises(UserError, match=r"optimizer takes about 6\d GiB .* 32 are left"):
+        check_host_memory(train, 32 * 2**30)
+    check_host_memory(localize(job, H100, namespace="a", uid="1", workspace="/w").train, 0)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +149,13 @@ def test_the_newest_run_goes_on_unless_a_fresh_one_is_wanted(tmp_path: Path) -> 
         pytest.param([], "has 0 objects of kind FineTuneJob", id="no job"),
         pytest.param([document(), document()], "has 2 objects of kind FineTuneJob", id="two jobs"),
         pytest.param([document(lora={"rank": 8})], "spec.lora", id="what the API server refuses"),
-        pytest.param([document(queueName="team")], "spec.queueName: not available", id="not implemented"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_refused(
     documents: list[dict[str, Any]], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words):
-        read_one_job_to_run(write(tmp_path / "job.yaml", *documents))
+        read_one_job(write(tmp_path / "job.yaml", *documents))
 
 
 @pytest.mark.parametrize("width", [10, 40, 80, 200])

@@ -11,6 +11,7 @@ from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.endings import ending_of
 from phitune_trainer.engine.world import World
+from phitune_trainer.errors import UserError
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
@@ -87,6 +88,36 @@ def test_a_changed_config_is_refused_by_naming_each_key(tmp_path: Path, make_con
         keep_config(layout, make_config(training={"learningRate": 0.5, "seed": 4}))
     lines = str(refused.value).splitlines()[1:]
     assert lines == ["training.learningRate: was 0.001, now 0.5", "training.seed: was 0, now 4"]
+
+
+def test_a_run_of_a_version_that_did_not_know_a_key_goes_on_with_its_default(
+    tmp_path: Path, make_config: Any
+) -> None:
+    layout = RunLayout(tmp_path / "run")
+    keep_config(layout, make_config())
+    text = layout.config.read_text()
+    assert text.count("freezeVision: false\n") == 1
+    layout.config.write_text(text.replace("freezeVision: false\n", ""))
+    keep_config(layout, make_config())
+    with pytest.raises(UserError, match=r"\nfreezeVision: was False, now True$"):
+        keep_config(layout, make_config(freezeVision=True))
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        pytest.param("later: 1\n", r"\nlater: was 1, now absent$", id="a key of a newer version"),
+        pytest.param("a: [", r"config\.yaml is damaged \(.+\); restore it", id="not YAML"),
+    ],
+)
+def test_what_this_version_cannot_read_of_a_runs_config_is_named(
+    added: str, said: str, tmp_path: Path, make_config: Any
+) -> None:
+    layout = RunLayout(tmp_path / "run")
+    keep_config(layout, make_config())
+    layout.config.write_text(layout.config.read_text() + added)
+    with pytest.raises(UserError, match=said):
+        keep_config(layout, make_config())
 
 
 def test_flash_attention_that_cannot_run_on_the_device_is_the_users_to_change(

@@ -20,8 +20,10 @@ def refused(path: str | None, code: int = errno.ENOSPC) -> OSError:
 
 def test_only_paths_on_the_volume_are_the_users(tmp_path: Path) -> None:
     on_volume = refused(str(tmp_path / "runs" / "a"))
-    assert "the volume is full" in (volume_problem(on_volume, tmp_path) or "")
-    assert ending_of(on_volume, tmp_path)[:2] == (2, "UserError")
+    assert "the volume is full" in str(volume_problem(on_volume, tmp_path))
+    assert ending_of(on_volume, tmp_path)[:2] == (2, "VolumeFull")
+    read_only = refused(str(tmp_path / "runs" / "a"), errno.EROFS)
+    assert ending_of(read_only, tmp_path)[:2] == (2, "UserError")
     for error in (refused("/tmp-elsewhere/a"), refused(None), refused(str(tmp_path / "a"), errno.EIO)):
         assert ending_of(error, tmp_path)[:2] == (1, "Fault")
     assert ending_of(on_volume)[1] == "Fault", "before the config is known, nothing is the volume"
@@ -30,7 +32,7 @@ def test_only_paths_on_the_volume_are_the_users(tmp_path: Path) -> None:
 def test_a_write_that_names_no_file_is_given_its_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="refused") as caught, writing_to(tmp_path / "state"):
         raise refused(None)
-    assert str(tmp_path / "state") in (volume_problem(caught.value, tmp_path) or "")
+    assert str(tmp_path / "state") in str(volume_problem(caught.value, tmp_path))
 
 
 def test_training_goes_on_without_the_record_of_its_steps_and_says_so_once(
@@ -47,8 +49,7 @@ def test_training_goes_on_without_the_record_of_its_steps_and_says_so_once(
         peak_flops=None,
     )
     for number in (1, 2, 3):
-        loss = torch.tensor(0.5)
-        log.record(Step(number, loss, loss, 1e-3, num_samples=4, num_images=4, num_tokens=8, num_flops=9))
+        log.record(Step(number, 0.5, 1.5, 1e-3, num_samples=4, num_images=4, num_tokens=8, num_flops=9))
         log.flush()
     assert progress.snapshot()["step"] == 3
     assert capsys.readouterr().out.count("training goes on") == 1

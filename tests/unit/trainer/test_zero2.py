@@ -24,7 +24,7 @@ def test_the_optimizer_on_the_host_gives_the_same_numbers(precision: str, in_ran
                 for number in range(2):
                     x = numbers(2 * step + number, world.rank).to(dtype)
                     engine.backward(net(x), is_last=number == 1)
-                engine.step(1e-2)
+                engine.step(1e-2, torch.zeros(()))
             return state_of(engine), engine.scalars()
 
         return run
@@ -48,7 +48,7 @@ def test_a_gradient_is_sent_once_to_the_rank_that_keeps_it_and_a_weight_once_to_
             world.sum([0])
             before = sent_bytes()
             engine.backward(net(numbers(step, world.rank)), is_last=True)
-            engine.step(1e-2)
+            engine.step(1e-2, torch.zeros(()))
             world.sum([0])
             time.sleep(0.1)
             sent = sent_bytes() - before
@@ -68,7 +68,7 @@ def test_gradients_in_another_order_than_on_the_other_ranks_are_refused_by_name(
         engine.backward(net(numbers(0, world.rank)), is_last=False)
         engine.backward(net(numbers(1, world.rank), pictures_first=world.rank == 1), is_last=True)
         with pytest.raises(RuntimeError) as refused:
-            engine.step(1e-2)
+            engine.step(1e-2, torch.zeros(()))
         is_as_before = all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
         return str(refused.value), is_as_before
 
@@ -85,7 +85,7 @@ def test_another_order_on_all_ranks_at_once_is_taken(in_ranks: Any) -> None:
         norms = []
         for step in range(2):
             engine.backward(net(numbers(0, world.rank), pictures_first=step == 1), is_last=True)
-            norms.append(float(engine.step(0.0)))
+            norms.append(engine.step(0.0, torch.zeros(()))().grad_norm)
         return norms
 
     for first, second in in_ranks(2, run):

@@ -5,6 +5,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,8 @@ VERSION: Final = 2
 """Of the layout of a checkpoint."""
 
 _CHUNK: Final = 1 << 24
+_READERS: Final = 4
+"""Files that are checked at a time: SHA-256 keeps a core busy with what one stream of a volume gives."""
 _ALIGNMENT: Final = 8
 """Of the first tensor in a safetensors file."""
 
@@ -75,24 +78,33 @@ def seal(folder: Path, trainer: Mapping[str, Any], states: Iterable[FileFacts]) 
 
 def check(folder: Path) -> None:
     """Compare every file with the manifest; DamagedCheckpoint names the first that differs."""
-    for written in _read_manifest(folder):
-        _check_size(folder, written)
-        digest = hashlib.sha256()
-        with (folder / written.name).open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        if digest.hexdigest() != written.sha256:
-            raise DamagedCheckpoint(f"{folder / written.name} is not what was written (SHA-256 differs)")
+    files = read_manifest(folder)
+    raise_first(files, find_damage(folder, files, lambda _: None))
+
+
+def find_damage(folder: Path, files: Sequence[FileFacts], on_bytes: Callable[[int], None]) -> dict[str, str]:
+    """What is wrong with which of these files, by their names; several are read at a time.
+
+    `on_bytes` is told how many bytes more are read, every few megabytes, by several threads.
+    """
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="check") as pool:
+        found = pool.map(lambda file: _damage_of(folder, file, on_bytes), files)
+        return {file.name: damage for file, damage in zip(files, found, strict=True) if damage is not None}
+
+
+def raise_first(files: Iterable[FileFacts], damage: Mapping[str, str]) -> None:
+    """DamagedCheckpoint for the first file that has any."""
+    for file in files:
+        if file.name in damage:
+            raise DamagedCheckpoint(damage[file.name])
 
 
 def is_whole(folder: Path) -> bool:
     """Whether every file of the manifest is there, with its size: `check` without reading what is large."""
     try:
-        for written in _read_manifest(folder):
-            _check_size(folder, written)
+        return not any(_damage_of_size(folder, file) for file in read_manifest(folder))
     except DamagedCheckpoint:
         return False
-    return True
 
 
 def read_trainer(folder: Path) -> dict[str, Any]:
@@ -155,7 +167,10 @@ def _safetensors(fragments: Sequence[Fragment]) -> Iterable[memoryview]:
         yield part.values.view(torch.uint8).numpy().data
 
 
-def _read_manifest(folder: Path) -> list[FileFacts]:
+def read_manifest(folder: Path) -> list[FileFacts]:
+    """All files but the manifest. DamagedCheckpoint where it is not what was written; UserError where this
+    version does not read it.
+    """
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -164,7 +179,7 @@ def _read_manifest(folder: Path) -> list[FileFacts]:
             raise DamagedCheckpoint(f"{path} is not what was written (SHA-256 differs)")
         if content["version"] == VERSION:
             return [FileFacts(name, one["bytes"], one["sha256"]) for name, one in content["files"].items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path}: {error}") from error
     raise UserError(
         f"{path} has version {content['version']}, this Phitune reads {VERSION}; continue with the Phitune "
@@ -172,12 +187,26 @@ def _read_manifest(folder: Path) -> list[FileFacts]:
     )
 
 
-def _check_size(folder: Path, written: FileFacts) -> None:
+def _damage_of(folder: Path, written: FileFacts, on_bytes: Callable[[int], None]) -> str | None:
+    if (damage := _damage_of_size(folder, written)) is not None:
+        return damage
+    digest = hashlib.sha256()
+    with (folder / written.name).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            on_bytes(len(chunk))
+    if digest.hexdigest() == written.sha256:
+        return None
+    return f"{folder / written.name} is not what was written (SHA-256 differs)"
+
+
+def _damage_of_size(folder: Path, written: FileFacts) -> str | None:
     path = folder / written.name
     if not path.is_file():
-        raise DamagedCheckpoint(f"{path} is missing")
+        return f"{path} is missing"
     if (size := path.stat().st_size) != written.num_bytes:
-        raise DamagedCheckpoint(f"{path} has {size} bytes, {written.num_bytes} were written")
+        return f"{path} has {size} bytes, {written.num_bytes} were written"
+    return None
 
 
 def _digest(content: Mapping[str, Any]) -> str:

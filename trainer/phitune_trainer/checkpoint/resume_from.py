@@ -5,16 +5,17 @@ that the run itself would continue from. What is taken is the weights, or the ad
 and step count begin anew.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from phitune_trainer.checkpoint.files import DamagedCheckpoint, check, read_trainer
+from phitune_trainer.checkpoint.files import DamagedCheckpoint, read_trainer
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.engine.world import World
 from phitune_trainer.errors import UserError
-from phitune_trainer.incarnation import choose_origin
+from phitune_trainer.incarnation import Origin, first_good, line_before
 from phitune_trainer.run_layout import RunLayout, step_of
-from phitune_trainer.same_run import changed_keys
+from phitune_trainer.same_run import as_read_now, changed_keys, plain
 
 MUST_AGREE = ("model.", "method", "freezeVision", "lora.rank", "lora.alpha", "lora.vision")
 """What gives the saved weights their meaning; everything else of the two runs may differ."""
@@ -30,8 +31,8 @@ class Source:
     """What was wrong with newer checkpoints of that run."""
 
 
-def find_source(config: TrainConfig) -> Source | None:
-    """The checkpoint that `resumeFrom` names; None where the config names none.
+def find_source(config: TrainConfig, world: World, check: Callable[[Path], None]) -> Source | None:
+    """The checkpoint that `resumeFrom` names; None where the config names none. Collective, as `check` is.
 
     UserError where there is none, where it is damaged, or where it is one of another model or method.
     """
@@ -40,33 +41,41 @@ def find_source(config: TrainConfig) -> Source | None:
     folder = Path(config.run.workspace, config.resume_from)
     passed_over: list[str] = []
     if step_of(folder) is None:
-        folder, passed_over = _newest_of_run(folder)
-    try:
-        check(folder)
-        trainer = read_trainer(folder)
-    except DamagedCheckpoint as problem:
-        raise UserError(f"resumeFrom: {problem}; name another checkpoint") from problem
-    _refuse_another_model(config, folder, trainer["config"])
-    return Source(folder, trainer["step"], passed_over)
+        folder, passed_over = _newest_of_run(folder, world, check)
+    else:
+        try:
+            check(folder)
+        except DamagedCheckpoint as problem:
+            raise UserError(f"resumeFrom: {problem}; name another checkpoint") from problem
+    step = world.from_first(lambda: _step_of_same_model(config, folder))
+    return Source(folder, step, passed_over)
 
 
-def _newest_of_run(folder: Path) -> tuple[Path, list[str]]:
+def in_turn(world: World, origins: Iterator[Origin]) -> Iterator[Origin]:
+    """What rank 0 goes through, on all ranks, one at a time: volumes may show others older folders."""
+    while (origin := world.from_first(lambda: next(origins, None))) is not None:
+        yield origin
+
+
+def _newest_of_run(folder: Path, world: World, check: Callable[[Path], None]) -> tuple[Path, list[str]]:
     layout = RunLayout(folder)
-    numbers = layout.incarnation_numbers()
+    numbers = world.from_first(layout.incarnation_numbers)
     if not numbers:
         raise UserError(
             f"resumeFrom: {folder} is neither the folder of a run (with incarnations/) nor of one of its "
             f"checkpoints (step-00000200). An export/merged is a base model: name it as model.path"
         )
-    origin, passed_over = choose_origin(layout, numbers[-1] + 1, check, DamagedCheckpoint)
+    line = in_turn(world, line_before(layout, numbers[-1] + 1))
+    origin, passed_over = first_good(layout, line, check, DamagedCheckpoint)
     if origin is None:
         damaged = "".join(f"; {problem}" for problem in passed_over)
         raise UserError(f"resumeFrom: {folder} has no checkpoint that can be used{damaged}")
     return layout.incarnation(origin.incarnation).checkpoint(origin.step), passed_over
 
 
-def _refuse_another_model(config: TrainConfig, folder: Path, theirs: dict[str, Any]) -> None:
-    ours = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+def _step_of_same_model(config: TrainConfig, folder: Path) -> int:
+    trainer = read_trainer(folder)
+    theirs, ours = as_read_now(trainer["config"]), plain(config)
     keys = MUST_AGREE if config.model.init is None else (*MUST_AGREE, "training.seed")
     if changed := [line for line in changed_keys(theirs, ours) if line.startswith(keys)]:
         raise UserError(
@@ -74,3 +83,5 @@ def _refuse_another_model(config: TrainConfig, folder: Path, theirs: dict[str, A
             f"were there (to train a finished run's export/merged another way, name it as model.path):\n"
             + "\n".join(changed)
         )
+    step: int = trainer["step"]
+    return step

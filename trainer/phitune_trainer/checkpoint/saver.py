@@ -8,18 +8,19 @@ written. Then rank 0's thread seals the checkpoint and gives it its name, and a 
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from phitune_trainer.checkpoint.files import FileFacts, is_whole, seal, write_state
 from phitune_trainer.checkpoint.snapshot import Snapshot
 from phitune_trainer.checkpoint.start import Start, describe
-from phitune_trainer.endings import user_message
+from phitune_trainer.checkpoint.waiting import wait_for_all
+from phitune_trainer.endings import user_error
 from phitune_trainer.engine import Engine, Fragment
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import Unavailable, UserError
+from phitune_trainer.errors import UserError
 from phitune_trainer.incarnation import (
     Origin,
     refuse_if_superseded,
@@ -27,11 +28,6 @@ from phitune_trainer.incarnation import (
     retire_old_checkpoints,
 )
 from phitune_trainer.run_layout import RunLayout, make_folders, sync_folder
-
-LONGEST_STANDSTILL_SECONDS: Final = 1500.0
-"""How long training waits for a write that does not move: less than a rank waits for the others
-(COLLECTIVE_TIMEOUT_SECONDS), so that the volume is named and not a collective."""
-_POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -136,32 +132,19 @@ class Saver:
         """Wait for the pending checkpoint, if any; errors as those of `advance`.
 
         `on_wait` is told several times a second how many bytes are written, and of how many, over all ranks.
-        Unavailable where the volume takes nothing for LONGEST_STANDSTILL_SECONDS.
+        VolumeStalled where the volume takes nothing for too long (waiting.py).
         """
         saved = None
         while self._pending is not None:
-            self._wait(self._pending, on_wait)
+            wait_for_all(
+                self._world,
+                self._pending.current,
+                lambda: (self._num_written, self._num_bytes),
+                on_wait,
+                stalled=f"the volume has taken nothing of the checkpoint of step {self._pending.step}",
+            )
             saved = self.advance()
         return saved
-
-    def _wait(self, pending: _Pending, on_wait: Callable[[int, int], None]) -> None:
-        moved_at, seen = time.monotonic(), 0
-        while True:
-            wait([pending.current], timeout=_POLL_SECONDS)
-            is_overdue = self._world.is_first and time.monotonic() - moved_at > LONGEST_STANDSTILL_SECONDS
-            num_busy, num_overdue, written, total = self._world.sum(
-                [self.is_busy, is_overdue, self._num_written, self._num_bytes]
-            )
-            if not num_busy:
-                return
-            if num_overdue:
-                raise Unavailable(
-                    f"the volume has taken nothing of the checkpoint of step {pending.step} for "
-                    f"{LONGEST_STANDSTILL_SECONDS / 60:.0f} minutes"
-                )
-            if written != seen:
-                moved_at, seen = time.monotonic(), written
-            on_wait(written, total)
 
     def _write(self, step: int, fragments: list[Fragment]) -> FileFacts:
         """This rank's file, in this rank's thread."""
@@ -198,7 +181,8 @@ class Saver:
         except OSError as error:
             self._refuse_if_taken_away()
             # The new one is complete, and a folder that cannot be removed is tried again at the next save.
-            trouble = user_message(error, self._world.volume) or f"an old checkpoint is still there: {error}"
+            problem = user_error(error, self._world.volume)
+            trouble = str(problem or f"an old checkpoint is still there: {error}")
         return saved, trouble
 
     def _refuse_if_taken_away(self) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from phitune_trainer.checkpoint.files import DamagedCheckpoint, StateReader, check, read_trainer
-from phitune_trainer.checkpoint.resume_from import Source, find_source
+from phitune_trainer.checkpoint.check_together import check_together
+from phitune_trainer.checkpoint.files import DamagedCheckpoint, StateReader, read_trainer
+from phitune_trainer.checkpoint.resume_from import Source, find_source, in_turn
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.engine import Engine
 from phitune_trainer.engine.world import World
 from phitune_trainer.errors import UserError
-from phitune_trainer.incarnation import Origin, choose_origin, claim, record_start
+from phitune_trainer.incarnation import Origin, claim, first_good, line_before, record_start
 from phitune_trainer.run_layout import IncarnationFolder, RunLayout
 
 
@@ -35,21 +36,27 @@ class Start:
         return self.origin.step if self.origin else 0
 
 
-def begin(config: TrainConfig, world: World, attempt: int) -> Start:
-    """Take a number and choose the checkpoint to continue from, the same on all ranks.
+def begin(
+    config: TrainConfig,
+    world: World,
+    attempt: int,
+    on_check: Callable[[int, int], None] = lambda _read, _total: None,
+) -> Start:
+    """Take a number and choose the checkpoint to continue from, the same on all ranks; collective.
 
+    `on_check` is told how many bytes of a checkpoint are read to check it, and of how many, over all ranks.
     UserError where the config names another run's checkpoint that cannot be used.
     """
-    return world.from_first(lambda: begin_alone(config, attempt))
 
+    def check(folder: Path) -> None:
+        check_together(world, folder, on_check)
 
-def begin_alone(config: TrainConfig, attempt: int) -> Start:
-    """`begin`, on the rank that does it."""
     layout = RunLayout(config.run_dir)
-    folder = claim(layout)
-    origin, passed_over = choose_origin(layout, folder.number, check, DamagedCheckpoint)
-    source = find_source(config) if origin is None else None
-    record_start(folder, origin, attempt)
+    folder = world.from_first(lambda: claim(layout))
+    line = in_turn(world, line_before(layout, folder.number))
+    origin, passed_over = first_good(layout, line, check, DamagedCheckpoint)
+    source = find_source(config, world, check) if origin is None else None
+    world.from_first(lambda: record_start(folder, origin, attempt))
     return Start(folder, origin, passed_over + (source.passed_over if source else []), source)
 
 

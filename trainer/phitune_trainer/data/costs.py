@@ -1,14 +1,17 @@
 """What the samples of a run cost to train, measured before it starts.
 
-Measuring opens every picture, which `prepare` does once; the ranks read what it wrote. Where nothing fits the
-data, because the ranks were started without it, all samples count the same.
+Measuring opens every picture, which `prepare` does once for all runs on a volume that see the same samples
+alike; the ranks read what it wrote. Where nothing fits the data, because the ranks were started without it,
+all samples count the same.
 """
 
+import hashlib
 import json
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
+from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.dataset import TrainingSamples
 from phitune_trainer.run_layout import make_folders, write_atomically
 
@@ -27,6 +30,14 @@ def cost_of(num_tokens: int, num_picture_tokens: int) -> int:
     `num_tokens`: all of them, those of its pictures among them.
     """
     return round(num_tokens * (1 + num_tokens / _ATTENTION_LENGTH) + _CLIP_SHARE * num_picture_tokens)
+
+
+def costs_file(config: TrainConfig) -> Path:
+    """Where the costs of the training samples are kept, by all that they depend on."""
+    folders = [str(config.model_dir), str(config.data_dir), config.data.train, config.data.image_root]
+    depends_on = [config.task, *folders, config.training.num_crops, config.training.max_length]
+    key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
+    return Path(config.run.workspace) / "costs" / f"{key}.json"
 
 
 def write_costs(file: Path, samples: TrainingSamples, costs: Iterable[int]) -> None:

@@ -16,6 +16,8 @@ ADAM_BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-7
 ADAMW: Final[dict[str, Any]] = {"betas": ADAM_BETAS, "eps": ADAM_EPS, "fused": True}
 """torch's AdamW, in both engines. Fused: one pass over the state, on GPUs and CPUs, nothing to compile."""
+LEAST_SCALE: Final = 1.0
+"""Of the loss in fp16: a gradient that overflows even when nothing is scaled up is finite at no scale."""
 STATE_KINDS = ("weight", "exp_avg", "exp_avg_sq")
 """What is saved of a parameter: its value in float32, and Adam's two averages."""
 
@@ -31,6 +33,19 @@ class Fragment:
     """float32, one dimension."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step, over all ranks."""
+
+    loss: float
+    grad_norm: float
+    """Before clipping; not finite where the weights stayed as they were."""
+    has_diverged: bool
+    """The loss or the gradient was not finite, and no smaller scale of the loss would heal that."""
+    loss_scale: float
+    """From now on; LEAST_SCALE where the loss is not scaled."""
+
+
 ReadState = Callable[[str, str, int, int], torch.Tensor]
 """(kind, name, start, end) -> that stretch of the saved state, whichever ranks saved it."""
 
@@ -40,6 +55,9 @@ class Engine(Protocol):
 
     summary: str
     """What it is, in words."""
+    steps_ahead: int
+    """How many more steps may be begun before the outcome of one is asked for: where it has diverged, they
+    leave the weights alone, too."""
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -51,10 +69,11 @@ class Engine(Protocol):
         `is_last`: no other call follows before `step`.
         """
 
-    def step(self, learning_rate: float) -> torch.Tensor:
-        """Clip, move the weights, forget the gradients; the norm of the gradient before clipping.
+    def step(self, learning_rate: float, loss: torch.Tensor) -> Callable[[], Outcome]:
+        """Clip, move the weights, forget the gradients; what waits for the outcome. `loss`: over all ranks.
 
-        Where the norm is not finite, the weights stay as they are.
+        Where loss or norm are not finite, the weights stay as they are; in fp16 the norm alone counts, and
+        the scale of the loss is halved.
         """
 
     def fragments(self) -> Iterator[Fragment]:

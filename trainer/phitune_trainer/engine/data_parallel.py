@@ -1,14 +1,16 @@
 """Adapters: every rank keeps all gradients and all optimizer state, which are small."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 
-from phitune_trainer.engine import ADAMW, MAX_GRAD_NORM, Fragment, ReadState, decay_groups
+from phitune_trainer.engine import ADAMW, MAX_GRAD_NORM, Fragment, Outcome, ReadState, decay_groups
+from phitune_trainer.engine.guard import Guard
 from phitune_trainer.engine.world import World
+from phitune_trainer.host_copy import HostCopy
 
 _BUCKET_ELEMENTS = 8_000_000
 """Gradients sent at a time: few messages, and the first of them long before the backward pass ends."""
@@ -45,7 +47,10 @@ class DataParallel:
 
     A bucket is sent when all its gradients are there, in one order on every rank, whichever parameters took
     part: what is still missing at the end of the pass (no picture in this rank's samples, say) is zeros.
+    A step asks the device for nothing: on a GPU the host is a step ahead of it.
     """
+
+    steps_ahead = 1
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class DataParallel:
         self._world = world
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.AdamW(decay_groups(self._parameters, weight_decay), lr=0.0, **ADAMW)
-        self._scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self._guard = Guard(world.device, scales=precision == "fp16")
         # The backward pass comes to the last parameters first.
         self._buckets = [
             _Bucket(group) for group in _groups(list(self._parameters.values())[::-1], bucket_elements)
@@ -81,25 +86,33 @@ class DataParallel:
     def backward(self, loss: torch.Tensor, *, is_last: bool) -> None:
         """See Engine."""
         self._is_last_pass = is_last
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled = loss * self._guard.loss_scale if self._guard.scales else loss
+        scaled.backward()  # type: ignore[no-untyped-call]
         if is_last:  # at once, lest another collective comes between them on some ranks only
             self._send(self._buckets[self._num_sent :])
 
-    def step(self, learning_rate: float) -> torch.Tensor:
+    def step(self, learning_rate: float, loss: torch.Tensor) -> Callable[[], Outcome]:
         """See Engine."""
         for bucket in self._buckets:
             bucket.receive()
+            if self._guard.scales:
+                bucket.flat.div_(self._guard.loss_scale)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), MAX_GRAD_NORM)
-        if self._scaler.is_enabled() or bool(norm.isfinite()):  # the scaler looks for itself
-            self._scaler.step(self._optimizer)
-        self._scaler.update()
+        # Fused AdamW looks for it, as torch's own scaler sets it, and then changes nothing of its state.
+        self._optimizer.found_inf = self._guard.judge(loss, norm)  # type: ignore[attr-defined]
+        self._optimizer.step()
         for bucket in self._buckets:
             bucket.clear()
         self._num_sent = 0
-        return norm
+        numbers = HostCopy(torch.stack([loss, norm, self._guard.has_diverged, self._guard.loss_scale]))
+
+        def outcome() -> Outcome:
+            loss, grad_norm, has_diverged, loss_scale = numbers.wait().tolist()
+            return Outcome(loss, grad_norm, bool(has_diverged), loss_scale)
+
+        return outcome
 
     def fragments(self) -> Iterator[Fragment]:
         """See Engine."""
@@ -115,16 +128,17 @@ class DataParallel:
         """See Engine."""
         first = next(iter(self._parameters.values()))
         scalars = {"adamStep": float(self._state(first)["step"])}
-        if self._scaler.is_enabled():
-            saved = self._scaler.state_dict()
-            scalars |= {"lossScale": saved["scale"], "goodSteps": saved["_growth_tracker"]}
+        if self._guard.scales:
+            scalars |= {
+                "lossScale": float(self._guard.loss_scale),
+                "goodSteps": float(self._guard.good_steps),
+            }
         return scalars
 
     def restore(self, read: ReadState, scalars: dict[str, float]) -> None:
         """See Engine."""
-        if self._scaler.is_enabled():
-            saved = {"scale": scalars["lossScale"], "_growth_tracker": int(scalars["goodSteps"])}
-            self._scaler.load_state_dict({**self._scaler.state_dict(), **saved})
+        if self._guard.scales:
+            self._guard.restore(scalars["lossScale"], scalars["goodSteps"])
         for name, parameter in self._parameters.items():
             size = parameter.numel()
             parameter.data.copy_(read("weight", name, 0, size).view_as(parameter))

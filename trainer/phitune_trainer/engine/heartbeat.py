@@ -18,6 +18,8 @@ from itertools import count
 
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from phitune_trainer.errors import CollectiveTimeout, Interrupted, RankLost
+
 _BEAT_SECONDS = 0.5
 _SILENT_BEATS = 6
 """A rank that leaves no sign for so many beats is taken for dead or frozen, once a connection has broken."""
@@ -50,6 +52,14 @@ class Loss:
     message: str
     is_stop: bool = False
     """It was asked to stop, and left nothing behind that others could save."""
+    is_late: bool = False
+    """It lives."""
+
+    def error(self) -> Interrupted | RankLost | CollectiveTimeout:
+        """What ends the ranks that were waiting for it."""
+        if self.is_stop:
+            return Interrupted(self.message)
+        return CollectiveTimeout(self.message) if self.is_late else RankLost(self.message)
 
 
 def judge(
@@ -73,7 +83,7 @@ def judge(
     ]
     what = "gives no sign of life" if silent else "lives, but the others wait for it in vain"
     found = [_missing(rank, after[rank].host, what, max(step, after[rank].step)) for rank in silent or late]
-    return Loss(message="; ".join(found)) if found else None
+    return Loss(message="; ".join(found), is_late=not silent) if found else None
 
 
 class Heartbeat:

@@ -17,16 +17,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
 
-from phitune_trainer.endings import ending_of, is_late, is_peer_lost, user_message
+from phitune_trainer.endings import ending_of, is_late, is_peer_lost, user_error
 from phitune_trainer.engine.heartbeat import Heartbeat, Loss
-from phitune_trainer.errors import Interrupted, PeerLost, Superseded, UserError
+from phitune_trainer.errors import Interrupted, RankLost, Superseded, UserError
 from phitune_trainer.processes import LISTENER_VARIABLE
 
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT_SECONDS = 1800
-"""How long a rank waits for the others. Ranks wait in a collective while rank 0 alone checks (SHA-256) or
-exports many GB on a slow volume. A rank that dies closes its connections, which is noticed at once: only a
+"""How long a rank waits for the others. Ranks wait in a collective while rank 0 alone exports many GB to a
+slow volume. A rank that dies closes its connections, which is noticed at once: only a
 rank that hangs is waited for so long. PHITUNE_COLLECTIVE_TIMEOUT_SECONDS sets another number."""
 _BACKSTOP_SECONDS = 60
 """So much later the collective itself fails, where the heartbeat has not ended the rank."""
@@ -113,10 +113,9 @@ class World:
         except Superseded as error:
             problem = error
         except Exception as error:
-            message = user_message(error, self.volume)
-            if message is None:
+            problem = user_error(error, self.volume)
+            if problem is None:
                 raise
-            problem = UserError(message)
         for known in self.gather(problem):
             if known is not None:
                 raise known
@@ -124,7 +123,7 @@ class World:
 
     @contextmanager
     def naming_the_lost(self) -> Iterator[None]:
-        """Within this block the loss of another rank is PeerLost, which names it.
+        """Within this block the loss of another rank is RankLost or CollectiveTimeout, which names it.
 
         It is Interrupted where that rank was asked to stop while nothing could be lost. What ends this rank
         within the block is told to the others.
@@ -137,7 +136,7 @@ class World:
         except (Exception, Interrupted) as error:
             if is_peer_lost(error):
                 if (loss := self.heartbeat.find_loss(is_late=is_late(error))) is not None:
-                    raise (Interrupted if loss.is_stop else PeerLost)(loss.message) from error
+                    raise loss.error() from error
             elif isinstance(error, Interrupted):
                 self.tell_of_stop(str(error))
             else:
@@ -170,7 +169,7 @@ def join_world(
     `last_step` gives the last optimizer step of this one, for the others to name. `give_up` is called in a
     thread, with the ranks that are missing, where this one has waited too long for them.
 
-    UserError where there is no GPU for this rank, or an unusable environment. PeerLost where others do not
+    UserError where there is no GPU for this rank, or an unusable environment. RankLost where others do not
     come.
     """
     environment = read_rank_environment()
@@ -233,13 +232,13 @@ def _open_store(environment: RankEnvironment, timeout: timedelta) -> TCPStore:
 
 
 def _connect(timeout: timedelta) -> TCPStore:
-    """A connection to rank 0's store. PeerLost if there is none within the time."""
+    """A connection to rank 0's store. RankLost if there is none within the time."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         return TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
     except dist.DistError as error:
         waited = f"within {timeout.total_seconds():g} s"
-        raise PeerLost(f"rank 0 ({host}, port {port}) has not come {waited}") from error
+        raise RankLost(f"rank 0 ({host}, port {port}) has not come {waited}") from error
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Full fine-tuning: DeepSpeed ZeRO-2, gradients and optimizer state spread over the ranks."""
 
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any, Literal
@@ -12,9 +13,11 @@ import torch.distributed as dist
 
 from phitune_trainer.engine import (
     ADAMW,
+    LEAST_SCALE,
     MAX_GRAD_NORM,
     STATE_KINDS,
     Fragment,
+    Outcome,
     ReadState,
     decay_groups,
 )
@@ -30,8 +33,10 @@ class Zero2:
     """The weights stay whole on every rank; of everything else a rank keeps 1/size.
 
     Each gradient is sent to the rank that keeps its state, and to no other. On GPUs that goes on beside the
-    backward pass, in a stream of its own.
+    backward pass, in a stream of its own. DeepSpeed itself waits for the device in every step.
     """
+
+    steps_ahead = 0
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Zero2:
         )
         self._optimizer: Any = optimizer
         optimizer.gradient_average = False  # the loss is already this rank's share of the mean
+        optimizer.loss_scaler.raise_error_at_min_scale = False  # `step` says that, too
         if world.device.type == "cpu":
             optimizer.allreduce_bucket = partial(_sum_at_owner, world)
         self._order = GradientOrder(self._parameters, world)
@@ -76,16 +82,26 @@ class Zero2:
         if not is_last:
             self._engine.step()
 
-    def step(self, learning_rate: float) -> torch.Tensor:
+    def step(self, learning_rate: float, loss: torch.Tensor) -> Callable[[], Outcome]:
         """See Engine."""
         self._order.check()
+        scaler, value = self._optimizer.loss_scaler, loss.item()
+        scale = scaler.cur_scale if scaler.dynamic else LEAST_SCALE
+        if not scaler.dynamic and not math.isfinite(value):
+            return lambda: Outcome(value, math.nan, has_diverged=True, loss_scale=scale)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.step()  # skips the weights where the norm is not finite, and then says "inf"
         if self._optimizer.overflow:
             # With the optimizer on the host, DeepSpeed would add the next step's gradients to these.
             self._optimizer.averaged_gradients.update(dict.fromkeys(self._optimizer.averaged_gradients))
-        return torch.as_tensor(self._engine.get_global_grad_norm())
+        outcome = Outcome(
+            value,
+            float(self._engine.get_global_grad_norm()),
+            has_diverged=self._optimizer.overflow and scale <= LEAST_SCALE,
+            loss_scale=scaler.cur_scale if scaler.dynamic else LEAST_SCALE,
+        )
+        return lambda: outcome
 
     def fragments(self) -> Iterator[Fragment]:
         """See Engine."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from phitune_trainer.host_copy import upload
 from phitune_trainer.model.inputs import Segment
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -94,6 +95,6 @@ class PackedAttention:
 def branch_mask(segment: Segment, device: torch.device) -> Tensor:
     """Which tokens of a segment (its length) each token of its branches (all of them, in order) sees."""
     owners = [number for number, length in enumerate(segment.branches) for _ in range(length)]
-    branch = torch.tensor(owners, device=device)
+    branch = upload(torch.tensor(owners), device)
     own = (branch[:, None] == branch).tril()
     return torch.cat([own.new_ones(len(own), segment.prefix), own], dim=1)

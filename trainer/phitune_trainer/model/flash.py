@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from phitune_trainer.host_copy import upload
 from phitune_trainer.model.inputs import Segment
 
 _CAUSAL = (-1, 0)  # a window: everything to the left, nothing to the right
@@ -116,4 +117,4 @@ def _missing_in_torch() -> str | None:
 
 def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
     """0 and the running sums, int32, as the kernel wants them."""
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return upload(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)

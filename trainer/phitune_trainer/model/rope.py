@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from phitune_trainer.host_copy import upload
 from phitune_trainer.model.inputs import Segment
 from phitune_trainer.model_config import ModelConfig
 
@@ -24,7 +25,9 @@ class LongRope:
         short = torch.tensor(config.short_factor, dtype=torch.float32, device="cpu")
         long = torch.tensor(config.long_factor, dtype=torch.float32, device="cpu")
         # Row 0 for short sequences, row 1 for long ones.
-        self._frequencies = torch.stack([1.0 / (short * period), 1.0 / (long * period)])
+        frequencies = torch.stack([1.0 / (short * period), 1.0 / (long * period)])
+        self._frequencies = {frequencies.device: frequencies}
+        """By device: those of one that has them already need not be copied there again."""
         self._original_max = config.original_max_positions
         stretch = config.max_positions / config.original_max_positions
         self._scale = (
@@ -45,12 +48,14 @@ class LongRope:
         is_long = torch.tensor([self.is_long(segment.longest) for segment in segments], dtype=torch.bool)
         lengths = torch.tensor([segment.length for segment in segments], dtype=torch.int64)
         is_long = is_long.repeat_interleave(lengths, output_size=len(positions))
-        return self.tables_at(positions.to(device), is_long.to(device), dtype=dtype)
+        return self.tables_at(upload(positions, device), upload(is_long, device), dtype=dtype)
 
     def tables_at(self, positions: Tensor, is_long: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each (T, head_dim), at `positions` (T,) of sequences that are long or not (T,)."""
-        frequencies = self._frequencies.to(positions.device)[is_long.long()]
-        angles = positions[:, None].float() * frequencies
+        device = positions.device
+        if device not in self._frequencies:
+            self._frequencies[device] = self._frequencies[torch.device("cpu")].to(device)
+        angles = positions[:, None].float() * self._frequencies[device][is_long.long()]
         angles = torch.cat([angles, angles], dim=-1)
         return (angles.cos() * self._scale).to(dtype), (angles.sin() * self._scale).to(dtype)
 

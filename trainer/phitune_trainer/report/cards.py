@@ -24,7 +24,7 @@ class Card:
     answer: str
     expected: list[str]
     before: str | None
-    """The base model's answer; None where it is not known."""
+    """The answer of the weights that the run began with; None where it is not known."""
     score: str
     is_right: bool
     gain: float

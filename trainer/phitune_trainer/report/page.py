@@ -20,6 +20,7 @@ from phitune_trainer.report.curves import HEIGHT, WIDTH, Chart, Point, chart, nu
 from phitune_trainer.report.predictions import best_and_worst
 from phitune_trainer.report.run_record import Row, RunRecord, is_number
 from phitune_trainer.report.thumbnail import Thumbnail
+from phitune_trainer.score_words import first_weights
 
 _TABLE_ROWS: Final = 12
 _GIB: Final = 2**30
@@ -58,6 +59,7 @@ def render(run: RunRecord, thumbnails: Mapping[str, Thumbnail]) -> str:
         facts=_facts(run),
         charts=_charts(run),
         evaluations=_evaluations(run),
+        first_weights=first_weights(run.config.get("resumeFrom")),
         steps=_steps(run),
         best=[card(shown, thumbnails, volume=_volume(run)) for shown in best],
         worst=[card(shown, thumbnails, volume=_volume(run)) for shown in worst],
@@ -104,7 +106,7 @@ def _state(run: RunRecord) -> str:
 
 
 def _score(run: RunRecord) -> dict[str, Any] | None:
-    """The last score, and the base model's if it is known."""
+    """The last score, and that of the weights it began with if it is known."""
     if not run.evaluations:
         return None
     last = run.evaluations[-1]

@@ -12,7 +12,7 @@ SHOWN: Final = 12
 
 @dataclass(frozen=True)
 class Shown:
-    """An answer, and that of the base model to the same sample if it is known."""
+    """An answer, and that of the weights before training to the same sample if it is known."""
 
     after: Prediction
     before: Prediction | None

@@ -52,7 +52,7 @@ class RunRecord:
     evaluations: list[Row] = field(default_factory=list)
     """metrics.json of those that count, lowest step first."""
     before: Mapping[str, Prediction] = field(default_factory=dict)
-    """Answers of the base model, by the place of their sample."""
+    """Answers of the weights that it began with, by the place of their sample."""
     after: list[Prediction] = field(default_factory=list)
     """Answers of the last evaluation."""
     checkpoints: list[tuple[int, Path]] = field(default_factory=list)
@@ -168,7 +168,7 @@ def _read_summary(layout: RunLayout, line: list[Segment]) -> tuple[Mapping[str, 
 
 
 def _read_evaluations(layout: RunLayout, run: RunRecord) -> None:
-    """Scores of the line; that of the base model may be any start's, since nothing changes it."""
+    """Scores of the line; that of step 0 may be any start's, since nothing changes it."""
     found: dict[int, tuple[Row, Path]] = {}
     everyone = [Segment(number, 0, 0) for number in run.starts]
     for segment in [*everyone, *run.line]:
