@@ -1,11 +1,11 @@
-"""What runs inside the cluster from the start: CoreDNS, the training-operator, and the storage classes."""
+"""What runs inside the cluster: CoreDNS, the training-operator, the storage classes, and extras."""
 
 import json
 import subprocess
 from functools import partial
 from urllib.parse import urlencode
 
-from . import coredns, training_operator, volumes
+from . import coredns, extras, training_operator, volumes
 from .api import MANAGER, Api, ApiError, Object, UnreachableError
 from .build import Programs
 from .console import ClusterError, Console
@@ -28,11 +28,19 @@ def apply(cluster: Cluster, paths: Paths, programs: Programs, console: Console) 
     _apply(paths, programs, json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     _apply(paths, programs, training_operator.manifest(paths, programs, own.training_operator))
     console.step("CoreDNS, the training-operator and the storage classes are applied")
+    for name in cluster.extras:
+        _apply(paths, programs, extras.manifest(name, paths, programs))
+        console.step(f"{name} is applied")
 
 
-def wait_until_available(api: Api, console: Console) -> None:
+def deployments(cluster: Cluster) -> list[tuple[str, str]]:
+    """Namespace and name of every Deployment of ours."""
+    return [*DEPLOYMENTS, *(extras.INSTALLERS[name].deployment for name in cluster.extras)]
+
+
+def wait_until_available(cluster: Cluster, api: Api, console: Console) -> None:
     """Until every Deployment of ours answers."""
-    for namespace, name in DEPLOYMENTS:
+    for namespace, name in deployments(cluster):
         console.wait_for(
             f"Deployment {namespace}/{name}",
             partial(is_available, api, namespace, name),

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,19 @@ PIECES: Sequence[Piece] = (
     ),
 )
 
+EXTRAS: Sequence[Piece] = (
+    Piece("kwok", "sigs.k8s.io/kwok", ("kwok",)),
+    Piece("jobset", "sigs.k8s.io/jobset", ("jobset",), manifests="charts/jobset"),
+    Piece("kueue", "sigs.k8s.io/kueue", ("kueue",), manifests="charts/kueue"),
+    Piece(
+        "trainer",
+        "github.com/kubeflow/trainer/v2",
+        ("trainer-controller-manager",),
+        manifests="manifests/base",
+    ),
+)
+"""Built where they are asked for (`--with`)."""
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -127,7 +140,7 @@ class Programs:
 
     def path(self, program: str) -> Path:
         """The file of one program."""
-        for piece in PIECES:
+        for piece in (*PIECES, *EXTRAS):
             if program in piece.programs:
                 return self.entries[piece.name] / "bin" / program
         raise KeyError(program)
@@ -202,12 +215,17 @@ def entry_name(piece: str, source_key: str, go_version: str) -> str:
     return f"{piece}-{source_key}-{go_version}"
 
 
-def find_built(cache: Path) -> Programs:
+def wanted(extras: Collection[str]) -> list[Piece]:
+    """The pieces of every cluster, and those of the extras that are named."""
+    return [*PIECES, *(piece for piece in EXTRAS if piece.name in extras)]
+
+
+def find_built(cache: Path, extras: Collection[str] = ()) -> Programs:
     """Every piece, built by this go or, where it built none, by another: a new go breaks no cluster."""
     go = find_go()
     entries: dict[str, Path] = {}
     missing: list[str] = []
-    for piece in PIECES:
+    for piece in wanted(extras):
         key = piece.source_key()
         exact = cache / "bin" / entry_name(piece.name, key, go[1] if go else "none")
         others = sorted((cache / "bin").glob(entry_name(piece.name, key, "go*")))
@@ -218,25 +236,27 @@ def find_built(cache: Path) -> Programs:
         else:
             missing.append(piece.name)
     if missing:
+        command = " ".join(["build", *(f"--with {name}" for name in extras)])
         raise ClusterError(
-            f"not built yet: {', '.join(missing)}. Run `build` first (minutes, once).", exit_code=2
+            f"not built yet: {', '.join(missing)}. Run `{command}` first (minutes, once).", exit_code=2
         )
     return Programs(entries)
 
 
-def build(cache: Path, console: Console) -> Programs:
+def build(cache: Path, console: Console, extras: Collection[str] = ()) -> Programs:
     """Build what is missing, one piece after another, and return all."""
     go, go_version = check_go()
+    pieces = wanted(extras)
     entries = {
-        piece.name: cache / "bin" / entry_name(piece.name, piece.source_key(), go_version) for piece in PIECES
+        piece.name: cache / "bin" / entry_name(piece.name, piece.source_key(), go_version) for piece in pieces
     }
     if all(entry.is_dir() for entry in entries.values()):
-        console.step(f"all {len(PIECES)} pieces are built, in {cache / 'bin'}")
+        console.step(f"all {len(pieces)} pieces are built, in {cache / 'bin'}")
         return Programs(entries)
     (cache / "bin").mkdir(parents=True, exist_ok=True)
     with _only_builder(cache, console):
-        for number, piece in enumerate(PIECES, 1):
-            where = f"{piece} ({number} of {len(PIECES)})"
+        for number, piece in enumerate(pieces, 1):
+            where = f"{piece} ({number} of {len(pieces)})"
             if entries[piece.name].is_dir():
                 console.step(f"{where}: built before")
                 continue

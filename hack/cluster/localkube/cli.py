@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import build, gpus, images, network, status
+from . import build, extras, gpus, images, network, status
 from . import node as nodes
 from . import up as starting
 from .api import Api
@@ -96,7 +96,15 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    command("build", _build, "Compile the programs, once.\nWhat is built already stays.", cache)
+    compile_all = command("build", _build, "Compile the programs, once.\nWhat is built already stays.", cache)
+    compile_all.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        choices=[piece.name for piece in build.EXTRAS],
+        help="compile this, too; may be repeated",
+    )
 
     bring = command(
         "up",
@@ -127,6 +135,14 @@ def parser() -> argparse.ArgumentParser:
         "--audit-log",
         action=argparse.BooleanOptionalAction,
         help="write every request to the API server to STATE/logs/audit.log",
+    )
+    bring.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        choices=list(extras.INSTALLERS),
+        help="install this, too; may be repeated, and stays until `down`",
     )
 
     command("down", _down, "Take a cluster away: processes, mounts, network, control groups, files.", where)
@@ -206,7 +222,7 @@ def _running(options: argparse.Namespace) -> tuple[Paths, Cluster]:
 
 def _build(options: argparse.Namespace) -> int:
     console = Console()
-    build.build(options.cache, console)
+    build.build(options.cache, console, extras.with_needs(options.extras))
     return 0
 
 
@@ -221,9 +237,11 @@ def _up(options: argparse.Namespace) -> int:
         gpus=dict(gpus.parse_assignment(text) for text in options.gpu),
         has_egress=options.egress,
         has_audit_log=options.audit_log,
+        extras=extras.with_needs(options.extras),
     )
-    programs = build.find_built(options.cache)
-    is_new = paths.load() is None
+    before = paths.load()
+    programs = build.find_built(options.cache, [*(before.extras if before else ()), *wishes.extras])
+    is_new = before is None
     try:
         starting.up(wishes, paths, programs, console)
     except KeyboardInterrupt:

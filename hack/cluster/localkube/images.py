@@ -7,7 +7,7 @@ are left out of what it is sent: after a change of code that is all but the last
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import IO
 
 from . import node as nodes
 from . import oci
-from .build import Programs
+from .build import EXTRAS, Programs
 from .console import ClusterError, Console
 from .oci import Entry, File, Folder, Link
 from .packages import program
@@ -46,7 +46,12 @@ class OwnImages:
         return cls(name("pause"), name("coredns"), name("training-operator"))
 
 
-def write_own(paths: Paths, programs: Programs) -> list[Path]:
+def extra_image(piece: str, programs: Programs) -> str:
+    """Name of the image of an extra piece."""
+    return f"localhost/{piece}:{programs.image_tag(piece)}"
+
+
+def write_own(paths: Paths, programs: Programs, extras: Collection[str] = ()) -> list[Path]:
     """Write the archives that are not there yet, and return all."""
     own = OwnImages.of(programs)
     paths.images.mkdir(parents=True, exist_ok=True)
@@ -64,6 +69,11 @@ def write_own(paths: Paths, programs: Programs) -> list[Path]:
         ),
         (BUSYBOX, busybox_entries(program("busybox")), {"Cmd": ["sh"], "Env": ["PATH=/bin"], "User": NOBODY}),
     ]
+    for piece in EXTRAS:
+        if piece.name in extras:
+            manager = File("manager", programs.path(piece.programs[0]))
+            start: dict[str, object] = {"Entrypoint": ["/manager"], "User": NOBODY}
+            recipes.append((extra_image(piece.name, programs), [manager, Folder("tmp", 0o1777)], start))
     written: list[Path] = []
     for name, entries, config in recipes:
         target = paths.images / f"{name.removeprefix('localhost/').replace(':', '-')}.tar"

@@ -89,6 +89,8 @@ class Cluster:
     has_egress: bool = False
     """Pods reach what this machine reaches."""
     has_audit_log: bool = False
+    extras: tuple[str, ...] = ()
+    """What runs in it beside the usual: names of extra pieces."""
 
     @property
     def nodes(self) -> list[Node]:
@@ -144,6 +146,7 @@ class Cluster:
             "gpus": {name: asdict(gpus) for name, gpus in self.gpus.items()},
             "egress": self.has_egress,
             "auditLog": self.has_audit_log,
+            "extras": list(self.extras),
         }
 
     @classmethod
@@ -157,6 +160,8 @@ class Cluster:
             gpus={name: Gpus(**gpus) for name, gpus in data["gpus"].items()},
             has_egress=data["egress"],
             has_audit_log=data["auditLog"],
+            # A cluster that an earlier version recorded has none.
+            extras=tuple(data.get("extras", ())),
         )
 
 

@@ -76,7 +76,7 @@ def look(cluster: Cluster, paths: Paths) -> Status:
         str(paths.kubeconfig),
         [_process(name, paths) for name in names],
         _nodes(cluster, paths, api if answers else None),
-        [_deployment(namespace, name, api if answers else None) for namespace, name in addons.DEPLOYMENTS],
+        [_deployment(*where, api if answers else None) for where in addons.deployments(cluster)],
     )
 
 

@@ -1,13 +1,13 @@
 """Bringing a cluster up, or what is missing of one: every step looks first and does only what lacks."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from . import addons, controlplane, egress, images, network, packages, pki, processes, volumes
+from . import addons, controlplane, egress, extras, images, network, packages, pki, processes, volumes
 from . import node as nodes
 from .api import Api, Object
 from .build import Programs
@@ -29,6 +29,8 @@ class Wishes:
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
     has_egress: bool | None = None
     has_audit_log: bool | None = None
+    extras: Collection[str] = ()
+    """Added to what a running cluster has."""
 
 
 DEFAULT_NODES = 2
@@ -64,6 +66,7 @@ def plan(wishes: Wishes, before: Cluster | None, tag: str, taken: Sequence[IPv4N
         gpus={**cluster.gpus, **wishes.gpus},
         has_egress=cluster.has_egress if wishes.has_egress is None else wishes.has_egress,
         has_audit_log=cluster.has_audit_log if wishes.has_audit_log is None else wishes.has_audit_log,
+        extras=tuple(name for name in extras.INSTALLERS if name in (*cluster.extras, *wishes.extras)),
     )
 
 
@@ -109,7 +112,7 @@ def _settle_egress(cluster: Cluster, console: Console) -> None:
 def _start(cluster: Cluster, paths: Paths, programs: Programs, console: Console) -> None:
     """The API server on one side and the nodes' runtimes and images on the other do not need each other."""
     api = Api.of(cluster, paths)
-    archives = images.write_own(paths, programs)
+    archives = images.write_own(paths, programs, cluster.extras)
     with ThreadPoolExecutor() as pool:
         control = pool.submit(_start_control, cluster, paths, programs, console, api)
         machines = [
@@ -127,7 +130,7 @@ def _start(cluster: Cluster, paths: Paths, programs: Programs, console: Console)
     wait_until_ready(cluster.nodes, api, paths, console)
     for node in cluster.nodes:
         offer_gpus(cluster, node, api)
-    addons.wait_until_available(api, console)
+    addons.wait_until_available(cluster, api, console)
 
 
 def _start_control(cluster: Cluster, paths: Paths, programs: Programs, console: Console, api: Api) -> None:

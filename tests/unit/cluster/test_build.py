@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from localkube import build
-from localkube.build import PIECES, Piece
+from localkube.build import EXTRAS, PIECES, Piece
 from localkube.console import ClusterError
 
 
@@ -36,8 +36,8 @@ def built(cache: Path, go_version: str, pieces: int = len(PIECES)) -> None:
 
 
 def test_every_piece_is_pinned():
-    assert len(PIECES) == 8
-    for one in PIECES:
+    assert (len(PIECES), len(EXTRAS)) == (8, 4)
+    for one in (*PIECES, *EXTRAS):
         assert f"module phitune.dev/hack/cluster/{one.name}\n" in one.go_mod
         assert re.search(r"^go 1\.26\.\d+$", one.go_mod, re.MULTILINE), one.name
         if one.name != "pause":
@@ -47,8 +47,8 @@ def test_every_piece_is_pinned():
 
 
 def test_every_program_belongs_to_one_piece():
-    programs = [program for one in PIECES for program in one.programs]
-    assert len(programs) == len(set(programs)) == 18
+    programs = [program for one in (*PIECES, *EXTRAS) for program in one.programs]
+    assert len(programs) == len(set(programs)) == 22
 
 
 def test_the_version_is_that_of_the_module(piece):
@@ -101,6 +101,14 @@ def test_what_is_not_built_is_named(tmp_path, monkeypatch):
     built(tmp_path, "go1.27.3", pieces=len(PIECES) - 1)
     with pytest.raises(ClusterError, match=r"not built yet: helm\. Run `build` first"):
         build.find_built(tmp_path)
+
+
+def test_an_extra_is_looked_for_only_where_it_is_asked_for(tmp_path, monkeypatch):
+    no_go(monkeypatch)
+    built(tmp_path, "go1.27.3")
+    assert "kwok" not in build.find_built(tmp_path).entries
+    with pytest.raises(ClusterError, match=r"not built yet: kwok\. Run `build --with kwok` first"):
+        build.find_built(tmp_path, ["kwok"])
 
 
 def test_a_missing_go_is_said_with_where_to_get_one(monkeypatch):

@@ -5,6 +5,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from localkube.console import ClusterError
+from localkube.extras import with_needs
 from localkube.gpus import parse
 from localkube.plan import Cluster
 from localkube.up import Wishes, plan
@@ -35,6 +36,17 @@ def test_a_new_cluster_has_what_is_asked_for():
 def test_saying_nothing_changes_nothing():
     before = recorded(gpus={"node-1": parse("H200:8")}, has_egress=True, has_audit_log=True)
     assert plan(wishes(), before, TAG, []) == before
+
+
+def test_an_extra_stays_once_it_is_installed():
+    before = plan(wishes(extras=["kueue"]), None, TAG, [])
+    assert plan(wishes(), before, TAG, []).extras == ("kueue",)
+    assert plan(wishes(extras=["jobset"]), before, TAG, []).extras == ("jobset", "kueue")
+
+
+def test_trainer_brings_the_jobset_that_it_needs():
+    assert with_needs(["trainer"]) == ["jobset", "trainer"]
+    assert with_needs(["jobset", "trainer", "kwok"]) == ["jobset", "trainer", "kwok"]
 
 
 def test_a_running_cluster_grows():
