@@ -1,14 +1,15 @@
 """`phitune data check`: everything that is wrong with a jsonl file, before a cluster is kept busy with it."""
 
 import argparse
+import json
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from phitune_cli.arguments import positive
+from phitune_cli.arguments import add_form_option, positive
 from phitune_cli.progress_line import ProgressLine
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
@@ -78,6 +79,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="N",
         help="crops that a picture may have, 1 to 16: training.numCrops (default %(default)s)",
     )
+    add_form_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -103,10 +105,13 @@ def main(args: argparse.Namespace) -> int:
         print(f"phitune data check: {error}", file=sys.stderr)
         return USER_ERROR
     seconds = time.monotonic() - started
-    for line in describe(report, args.max_length, is_exact=counter.is_exact):
-        print(line)
     num_lines = report.num_samples + report.num_bad
-    print(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
+    if args.form == "json":
+        print(json.dumps(to_json(report, args.max_length, is_exact=counter.is_exact), indent=1))
+    else:
+        for line in describe(report, args.max_length, is_exact=counter.is_exact):
+            print(line)
+        print(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
     if num_lines == 0:
         print(f"phitune data check: {args.file}: has no samples", file=sys.stderr)
     return USER_ERROR if report.num_problems or num_lines == 0 else DONE
@@ -142,6 +147,30 @@ def describe(report: "DataReport", max_length: int, *, is_exact: bool) -> Iterat
             yield f"  and {report.num_problems - _MOST_SHOWN:,} more"
     else:
         yield "no problems"
+
+
+def to_json(report: "DataReport", max_length: int, *, is_exact: bool) -> dict[str, Any]:
+    """What was found, in numbers for programs; of the problems the first ones, and how many there are."""
+    lengths = report.lengths
+    return {
+        "file": str(report.file),
+        "samples": report.num_samples,
+        "badLines": report.num_bad,
+        "turns": report.num_turns,
+        "pictures": report.num_pictures,
+        "textOnly": report.num_text_only,
+        "tokensCounted": is_exact,
+        "trainedTokens": report.num_trained_tokens,
+        "tokensOfSample": {
+            "least": min(lengths, default=None),
+            "median": statistics.median_low(lengths) if lengths else None,
+            "most": max(lengths, default=None),
+        },
+        "maxLength": max_length,
+        "tooLong": report.num_longer_than(max_length),
+        "numProblems": report.num_problems,
+        "problems": report.problems[:_MOST_SHOWN],
+    }
 
 
 def histogram(lengths: Sequence[int]) -> Iterator[str]:

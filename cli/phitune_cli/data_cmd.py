@@ -19,11 +19,24 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "ucf101": data_ucf101_cmd,
 }
 
+_EPILOG: Final = """\
+examples:
+  phitune data check receipts/train.jsonl     is anything wrong with it?
+  phitune data digits --out data/digits       something to train on, without a download
+  phitune data check --help                   more on one kind
+"""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` to the command line."""
     words = "check a data set, or make one"
-    parser = subparsers.add_parser("data", help=words, description=f"{words.capitalize()}.")
+    parser = subparsers.add_parser(
+        "data",
+        help=words,
+        description=f"{words.capitalize()}.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for kind in _KINDS.values():
         kind.add_parser(kinds)

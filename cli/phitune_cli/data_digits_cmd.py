@@ -4,8 +4,14 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+
+_EPILOG: Final = """\
+example:
+  phitune data digits --out data/digits
+"""
 
 
 def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,6 +20,8 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "digits",
         help="make 1,797 handwritten digits of scikit-learn",
         description="Write train.jsonl, eval.jsonl (300 held-out pictures) and images/ into a folder.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")

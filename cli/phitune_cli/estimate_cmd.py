@@ -1,12 +1,14 @@
 """`phitune estimate`: how much GPU memory a FineTuneJob takes, what is chosen by that, and what would fit."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
+from phitune_cli.arguments import add_form_option
 from phitune_cli.one_job import read_one_job
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
@@ -65,6 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--gpus", type=_count, metavar="N", help="of each node, instead of spec.resources.gpusPerNode"
     )
+    add_form_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -76,13 +79,12 @@ def main(args: argparse.Namespace) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
-    if estimates:
-        print("\n".join(_heading(job, estimates[0][1].train)))
-    if args.gpu:
-        for gpu, resolved in estimates:
-            print("\n".join(["", *_details(gpu, resolved)]))
+    if args.form == "json":
+        print(json.dumps([_as_json(gpu, resolved) for gpu, resolved in estimates], indent=1))
     elif estimates:
-        print("\n".join(["", *_table(estimates)]))
+        print("\n".join(_heading(job, estimates[0][1].train)))
+        for lines in [_details(*one) for one in estimates] if args.gpu else [_table(estimates)]:
+            print("\n".join(["", *lines]))
     if unsuitable:
         print("\n".join(unsuitable), file=sys.stderr)
     return USER_ERROR if unsuitable and args.gpu else DONE
@@ -172,6 +174,24 @@ def _what_would_fit(train: TrainConfig, choice: Choice, gpu: Gpu) -> Iterator[st
     yield "  would fit, with one change:"
     for remedy in found:
         yield f"    {remedy.change:40} about {gib(remedy.estimate.total)} GiB"
+
+
+def _as_json(gpu: Gpu, resolved: Resolved) -> dict[str, Any]:
+    """What the job becomes on a GPU, and the memory that it takes there, in bytes."""
+    choice, training = _choice(resolved), resolved.train.training
+    return {
+        "gpu": gpu.name,
+        "fits": choice.fits,
+        "memoryBytes": choice.memory,
+        "neededBytes": choice.estimate.total,
+        "parts": {part: getattr(choice.estimate, part) for part in _PARTS},
+        "precision": training.precision,
+        "attention": training.attention,
+        "microBatchSize": training.micro_batch_size,
+        "gradientCheckpointing": training.gradient_checkpointing,
+        "offloadOptimizer": training.offload_optimizer,
+        "notes": list(resolved.notes),
+    }
 
 
 def _table(estimates: Sequence[tuple[Gpu, Resolved]]) -> Iterator[str]:

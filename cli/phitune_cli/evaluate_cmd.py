@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phitune_cli.answering import Device, add_device_options, choose_device, note
+from phitune_cli.arguments import add_form_option
 from phitune_cli.held_out_options import add_held_out_options, held_out_config
 from phitune_cli.progress_bar import ProgressBar
 from phitune_trainer.config import ConfigError, TrainConfig
@@ -65,6 +66,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_held_out_options(parser)
     add_device_options(parser)
+    add_form_option(parser)
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def main(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> None:
     """Answer what is not answered yet, write what is to be kept, and print the scores."""
     from phitune_trainer.evaluate.scores import compare, score
+    from phitune_trainer.strict_json import to_json
 
     if args.against == args.folder:
         raise UserError(f"--against {args.against}: is FOLDER itself; name another one")
@@ -120,7 +123,8 @@ def evaluate(args: argparse.Namespace) -> None:
         answered.append(_answer(located, config, choose_device(args.precision), out))
     mine = answered[-1]
     if len(answered) == 1:
-        print(describe(score(mine.metric, mine.predictions)))
+        scores = score(mine.metric, mine.predictions)
+        print(to_json(scores.to_json(), indent=1) if args.form == "json" else describe(scores))
         return
     other = answered[0]
     if other.metric != mine.metric:
@@ -132,7 +136,10 @@ def evaluate(args: argparse.Namespace) -> None:
             f"{other.folder} ({len(other.predictions)} samples) and {mine.folder} "
             f"({len(mine.predictions)}): {error}"
         ) from error
-    print(inert(describe_comparison(comparison, other.folder, mine.folder)))
+    if args.form == "json":
+        print(to_json(summary_of(comparison), indent=1))
+    else:
+        print(inert(describe_comparison(comparison, other.folder, mine.folder)))
     if args.out is not None:
         _write_comparison(args.out, comparison)
 
@@ -285,12 +292,9 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield on_progress
 
 
-def _write_comparison(out: Path, comparison: "Comparison") -> None:
-    """comparison.json, and each sample on which the two differ as a line of changed.jsonl."""
-    from phitune_trainer.run_layout import write_atomically
-    from phitune_trainer.strict_json import to_json
-
-    summary = {
+def summary_of(comparison: "Comparison") -> dict[str, Any]:
+    """Both scores and how far apart they are, as comparison.json says it."""
+    return {
         "version": 1,
         "before": comparison.before.to_json(),
         "after": comparison.after.to_json(),
@@ -300,6 +304,13 @@ def _write_comparison(out: Path, comparison: "Comparison") -> None:
         },
         "changed": len(comparison.changed),
     }
+
+
+def _write_comparison(out: Path, comparison: "Comparison") -> None:
+    """comparison.json, and each sample on which the two differ as a line of changed.jsonl."""
+    from phitune_trainer.run_layout import write_atomically
+    from phitune_trainer.strict_json import to_json
+
     rows = [
         {
             "sample": new.sample,
@@ -313,4 +324,4 @@ def _write_comparison(out: Path, comparison: "Comparison") -> None:
         out.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomically(out / "changed.jsonl", lines)
-    write_atomically(out / "comparison.json", to_json(summary, indent=1) + "\n")
+    write_atomically(out / "comparison.json", to_json(summary_of(comparison), indent=1) + "\n")

@@ -1,11 +1,13 @@
 """`phitune export`: whole weights or an adapter of what a run trained, with a model card, and onto a hub."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from phitune_cli.answering import note
+from phitune_cli.arguments import add_form_option
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import FAULT, Unavailable, UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
@@ -58,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--push-to", metavar="OWNER/NAME", help="repository of the hub to put it into")
     parser.add_argument("--private", action="store_true", help="let nobody else see the repository")
     parser.add_argument("--revision", metavar="BRANCH", help="branch of the repository (default: main)")
+    add_form_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -108,10 +111,16 @@ def export(args: argparse.Namespace) -> None:
     else:
         out = args.to
         export_trained(located, kind, out, force=args.force, say=note)
-    print(out)
+    address = None
+    if args.form == "text":
+        print(out)
     if publisher is not None:
         with publisher:
-            print(publisher.push(out, f"Put here by phitune export, {kind}"))
+            address = publisher.push(out, f"Put here by phitune export, {kind}")
+        if args.form == "text":
+            print(address)
+    if args.form == "json":
+        print(json.dumps({"kind": kind, "path": str(out), "pushedTo": address}))
 
 
 def _is_below(path: object, folder: Path) -> bool:

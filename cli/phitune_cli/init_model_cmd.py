@@ -4,8 +4,17 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+
+_EPILOG: Final = """\
+examples:
+  phitune init-model --size tiny --out models/tiny      to try everything on a CPU
+  phitune init-model --size full --out models/full      to measure: the published shapes
+
+What is there already stays: --force makes it anew.
+"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,6 +23,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "init-model",
         help="make a base model with random weights",
         description="Make a model folder with random weights, its tokenizer and configuration included.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--size",

@@ -3,31 +3,12 @@
 Only the subcommand that was asked for is imported, so that help and those which do not train start at once.
 """
 
-import argparse
-import importlib
 import os
 import sys
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final
 
+from phitune_cli.commands import Command, Front, parser_of, version
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
-
-
-class Command(NamedTuple):
-    """A subcommand: where it is implemented, and its line in `phitune --help`."""
-
-    module: str
-    summary: str
-
-
-class CommandModule(Protocol):
-    """What the module of a subcommand offers."""
-
-    def add_parser(self, subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-        """Add the parser named as the subcommand, with its options."""
-
-    def main(self, args: argparse.Namespace) -> int:
-        """Do it; the result is the exit code."""
-
 
 COMMANDS: Final = {
     "run": Command("phitune_cli.run_cmd", "fine-tune here, without a cluster"),
@@ -38,7 +19,8 @@ COMMANDS: Final = {
     "report": Command("phitune_cli.report_cmd", "write a run's report.html: curves, scores, answers"),
     "export": Command("phitune_cli.export_cmd", "merge adapters, write a model card, push to a hub"),
     "init-model": Command("phitune_cli.init_model_cmd", "make a base model with random weights"),
-    "data": Command("phitune_cli.data_cmd", "make a data set"),
+    "data": Command("phitune_cli.data_cmd", "check a data set, or make one"),
+    "completion": Command("phitune_cli.completion_cmd", "completion for bash, zsh or fish"),
 }
 
 _TRAINER_PACKAGES: Final = (
@@ -73,6 +55,7 @@ examples:
                                                whole weights of a run's newest checkpoint
   phitune init-model --size tiny --out model/  a base model without a download
   phitune data digits --out data/              pictures of digits to train on
+  phitune completion bash                      see `phitune completion --help`
   phitune render --help                        more on one command
 
 exit codes:
@@ -80,35 +63,25 @@ exit codes:
   {INTERRUPTED} interrupted with a checkpoint, anything else a fault
 """
 
+FRONT: Final = Front(
+    "phitune", "Fine-tune Phi-3.5-vision, on this machine or on Kubernetes.", _EPILOG, COMMANDS
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the result is the exit code of the process."""
     arguments = sys.argv[1:] if arguments is None else arguments
     wanted = next((word for word in arguments if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
-        prog="phitune",
-        description="Fine-tune Phi-3.5-vision, on this machine or on Kubernetes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    module: CommandModule | None = None
-    for name, command in COMMANDS.items():
-        if name == wanted:
-            module = cast(CommandModule, importlib.import_module(command.module))
-            module.add_parser(subparsers)
-        else:
-            subparsers.add_parser(name, help=command.summary)
+    parser, modules = parser_of(FRONT, [] if wanted is None else [wanted])
     args = parser.parse_args(arguments)
     if args.version:
         print(f"phitune {version()}")
         return 0
-    if module is None:
+    if wanted not in modules:
         parser.print_help(sys.stderr)
         return USER_ERROR
     try:
-        code = module.main(args)
+        code = modules[wanted].main(args)
         sys.stdout.flush()
         return code
     except ModuleNotFoundError as error:
@@ -126,13 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output (head, less) has gone: nothing to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-
-
-def version() -> str:
-    """Version of the installed distribution."""
-    from importlib.metadata import version as version_of
-
-    return version_of("phitune")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """`phitune predict`: one question about some pictures, answered by a base or a trained model."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Final
 
 from phitune_cli.answering import add_device_options, choose_device
+from phitune_cli.arguments import add_form_option
 from phitune_operator.defaults import STILL_CROPS
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import UserError
@@ -63,6 +65,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="most crops of a picture, 1 to 16 (default: as the run trained, else 16)",
     )
     add_device_options(parser)
+    add_form_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -93,7 +96,8 @@ def main(args: argparse.Namespace) -> int:
         processor = Processor.load(located.model_dir, num_crops)
         question = encode_question(processor, args.prompt, args.image)
         model = choose_device(args.precision).load(located)
-        print(inert(answer(model, processor, question, max_new_tokens=args.max_new_tokens)))
+        text = answer(model, processor, question, max_new_tokens=args.max_new_tokens)
+        print(json.dumps({"answer": text}) if args.form == "json" else inert(text))
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
         print(inert(f"phitune predict: {error}"), file=sys.stderr)
         return USER_ERROR

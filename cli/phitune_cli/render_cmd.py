@@ -7,15 +7,20 @@ from typing import Any, Final
 
 import yaml
 
-from phitune_cli.main import version
+from phitune_cli.commands import version
+from phitune_cli.finetune.connection import Cluster, Target
+from phitune_cli.finetune.problems import Problem
+from phitune_cli.live_cluster import LiveCluster
 from phitune_cli.yaml_documents import Manifest, UnreadableError, read_manifests
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
-from phitune_operator.defaults import resolve
+from phitune_operator.blocked import BlockedError
+from phitune_operator.defaults import cpu_request, memory_limit, resolve
 from phitune_operator.render import render_job
 from phitune_operator.render.subject import Subject
-from phitune_operator.validate import InvalidJobError, not_implemented, read_job
+from phitune_operator.validate import InvalidJobError, read_job
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 UNKNOWN_UID: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server will give to the job."""
@@ -24,10 +29,17 @@ _EPILOG: Final = """\
 examples:
   phitune render examples/digits.yaml
   phitune render -n team-a -o json job.yaml
+  phitune render --cluster job.yaml                    as the operator of the current cluster would decide
   cat job.yaml | phitune render - > /dev/null && echo fine
 
-Manifests go to standard output, problems to standard error; 2 is the exit code if there is one. The manifests
-are to be looked at: their owner is a job that does not exist yet.
+Manifests go to standard output, problems and notes to standard error. The manifests are to be looked at:
+their owner is a job that does not exist yet.
+
+With --cluster, nodes, claims, secrets and the operator's settings are read, by your own rights: what you may
+not read is said, and taken to be in order. Nothing is written.
+
+exit codes: 0 in order; 2 a job has a problem, or the operator would not start it; 69 the cluster does not
+answer; 77 it does not allow what must be read.
 """
 
 
@@ -37,7 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "render",
         help="check a FineTuneJob, show what the operator would create",
         description="Check FineTuneJobs as the API server does, and print what the operator would create for "
-        "them. No cluster is needed.",
+        "them. No cluster is needed, but with --cluster one is asked.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,15 +58,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--image", "--trainer-image", metavar="IMAGE", help="trainer image of jobs that name none"
     )
+    parser.add_argument(
+        "--cluster", action="store_true", help="decide with the GPUs, claims and settings of a live cluster"
+    )
+    parser.add_argument("--kubeconfig", metavar="FILE", help="with --cluster (default: as kubectl)")
+    parser.add_argument("--context", metavar="NAME", help="with --cluster (default: the current one)")
     parser.add_argument("-o", "--output", choices=["yaml", "json"], default="yaml", help="default: yaml")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the manifests of every job, or every problem; nothing is printed by halves."""
-    image = args.image or f"localhost/phitune/trainer:{version()}"
+    try:
+        live = _live(args) if args.cluster else None
+        code = _print_all(args, live)
+    except Problem as problem:
+        _say(str(problem))
+        return problem.exit_code
+    for note in live.notes if live is not None else ():
+        _say(f"note: {note}")
+    return code
+
+
+def _live(args: argparse.Namespace) -> LiveCluster:
+    cluster = Cluster.connect(Target(args.kubeconfig, args.context, args.namespace))
+    return LiveCluster(cluster, args.image, _default_image())
+
+
+def _print_all(args: argparse.Namespace, live: LiveCluster | None) -> int:
     problems: list[str] = []
     objects: list[dict[str, Any]] = []
     num_jobs = 0
+    places: dict[tuple[str, str], str] = {}
     for file in args.files:
         try:
             manifests = read_manifests(file)
@@ -68,15 +102,24 @@ def main(args: argparse.Namespace) -> int:
             num_jobs += 1
             try:
                 job = read_job(manifest.value)
-                objects += _render(job, _namespace(job, args.namespace), image, manifest.where)
+                default = live.cluster.namespace if live is not None else "default"
+                place = (_namespace(job, args.namespace, default), job.metadata.name)
+                if place in places:
+                    problems.append(f"{manifest.where}: metadata.name: the same job as at {places[place]}")
+                    continue
+                places[place] = manifest.where
+                objects += _render(job, place[0], args.image, manifest.where, live)
             except InvalidJobError as error:
                 problems += [f"{manifest.where}: {problem}" for problem in error.problems]
             except NamespaceError as error:
                 problems.append(f"{manifest.where}: metadata.namespace: {error}")
+            except BlockedError as error:
+                problems.append(f"{manifest.where}: {error.reason}: {error.message}")
     if not num_jobs and not problems:
         problems.append(f"no {names.KIND} in {', '.join(args.files)}")
     if problems:
-        _say("\n".join(problems))
+        for problem in problems:
+            _say(problem)
         return USER_ERROR
     sys.stdout.write(_text(objects, args.output))
     return DONE
@@ -94,19 +137,32 @@ def _is_ours(manifest: Manifest) -> bool:
     return is_our_kind or manifest.api_version.startswith(f"{names.GROUP}/")
 
 
-def _namespace(job: FineTuneJob, wanted: str | None) -> str:
+def _namespace(job: FineTuneJob, wanted: str | None, default: str) -> str:
     named = job.metadata.namespace
     if named and wanted and named != wanted:
         raise NamespaceError(f"is {named}, but --namespace is {wanted}")
-    return named or wanted or "default"
+    return named or wanted or default
 
 
-def _render(job: FineTuneJob, namespace: str, image: str, where: str) -> list[dict[str, Any]]:
-    resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID)
-    for path in not_implemented(job):
-        _say(f"{where}: warning: {path}: not implemented in this version, the operator will refuse the job")
-    for note in resolved.notes:
+def _render(
+    job: FineTuneJob, namespace: str, image: str | None, where: str, live: LiveCluster | None
+) -> list[dict[str, Any]]:
+    if live is not None:
+        subject, notes = live.decide(job, namespace, UNKNOWN_UID)
+    else:
+        subject, notes = _decided(job, namespace, image or _default_image())
+    for note in notes:
         _say(f"{where}: note: {note}")
+    return list(render_job(subject))
+
+
+def _default_image() -> str:
+    return f"localhost/phitune/trainer:{version()}"
+
+
+def _decided(job: FineTuneJob, namespace: str, image: str) -> tuple[Subject, list[str]]:
+    """The job as it is decided where no GPU is known."""
+    resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID)
     subject = Subject(
         namespace=namespace,
         name=job.metadata.name,
@@ -114,8 +170,10 @@ def _render(job: FineTuneJob, namespace: str, image: str, where: str) -> list[di
         spec=job.spec,
         train=resolved.train,
         image=job.spec.image or image,
+        cpu=cpu_request(job.spec),
+        memory=memory_limit(job.spec, resolved.train),
     )
-    return list(render_job(subject))
+    return subject, resolved.notes
 
 
 class _Dumper(yaml.SafeDumper):
@@ -139,4 +197,5 @@ def _text(objects: list[dict[str, Any]], output: str) -> str:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+    """Print a line; texts out of a manifest neither act on a terminal nor make lines of their own."""
+    print(inert(message).replace("\n", "\\n"), file=sys.stderr)

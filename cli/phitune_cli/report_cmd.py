@@ -1,10 +1,12 @@
 """`phitune report`: a run on one page, from its folder, whatever state it is in."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Final
 
+from phitune_cli.arguments import add_form_option
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 from phitune_trainer.plain_text import inert
@@ -33,6 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="where to write it (default: report.html in RUN_DIR)"
     )
+    add_form_option(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
 
     layout = RunLayout(args.folder.resolve())
     try:
-        print(inert(str(write_report(layout, out=args.output))))
+        out = str(write_report(layout, out=args.output))
+        print(json.dumps({"path": out}) if args.form == "json" else inert(out))
     except UserError as error:
         print(inert(f"phitune report: {error}"), file=sys.stderr)
         return USER_ERROR

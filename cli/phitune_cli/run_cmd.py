@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from phitune_cli.one_job import read_one_job_to_run
+from phitune_cli.one_job import read_one_job
 from phitune_cli.progress_bar import ProgressBar, can_draw
-from phitune_cli.this_machine import detect_machine, localize
+from phitune_cli.this_machine import check_host_memory, detect_machine, localize
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.host_memory import available_memory
 from phitune_trainer.plain_text import inert
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
@@ -57,7 +58,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def main(args: argparse.Namespace) -> int:
     """Run the job; 0: done, 2: what was given is wrong, 75: stopped and saved, others: a fault."""
     try:
-        job = read_one_job_to_run(args.file)
+        job = read_one_job(args.file)
         workspace = args.workspace.resolve()
         namespace = job.metadata.namespace or _NAMESPACE
         runs = workspace / "runs" / namespace / job.metadata.name
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
             uid=choose_run(runs, fresh=args.fresh),
             workspace=str(workspace),
         )
+        check_host_memory(local.train, available_memory())
     except UserError as error:
         print(inert(str(error)), file=sys.stderr)
         return USER_ERROR

@@ -10,7 +10,7 @@ from phitune_operator.defaults import Resolved, resolve
 from phitune_operator.suitable import check_memory
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
-from phitune_trainer.memory import Gpu
+from phitune_trainer.memory import Gpu, gib, host_bytes, setup_of
 
 _GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/dxg")
 """One of them exists where an NVIDIA driver is loaded: on Linux, on Linux inside Windows."""
@@ -93,6 +93,16 @@ def localize(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str, wo
         resolved.train.model_copy(update={"run": run}),
         [*_notes(asked, resolved.train, machine), *resolved.notes],
     )
+
+
+def check_host_memory(config: TrainConfig, available: int) -> None:
+    """UserError where the optimizer is to lie in the memory of this machine, and too few bytes are left."""
+    needed = config.world.processes_per_node * host_bytes(setup_of(config))
+    if needed > available:
+        raise UserError(
+            f"spec.training.offloadOptimizer: the optimizer takes about {gib(needed)} GiB of this machine's "
+            f"memory, of which {gib(available)} are left; end other programs, or use spec.method: lora"
+        )
 
 
 def _resolve(job: FineTuneJob, machine: Machine, *, namespace: str, uid: str) -> Resolved:

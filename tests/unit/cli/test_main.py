@@ -20,7 +20,7 @@ def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixtu
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 10
     for name in COMMANDS:
         assert f"    {name}" in text
         assert f"  phitune {name} " in text.partition("examples:")[2]

@@ -221,10 +221,11 @@ def test_several_files_and_standard_input(
     ]
 
 
-def test_what_the_operator_will_refuse_is_a_warning(render: Render) -> None:
+def test_gang_of_a_queue_is_rendered_suspended(render: Render) -> None:
     ended = render(job({"queueName": "team"}))
     assert ended.code == 0
-    assert "warning: spec.queueName: not implemented in this version" in ended.err
+    (gang,) = (obj for obj in ended.objects if obj["kind"] == "PyTorchJob")
+    assert gang["spec"]["runPolicy"]["suspend"] is True
 
 
 def test_what_was_adjusted_is_a_note(render: Render) -> None:

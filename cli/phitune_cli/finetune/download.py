@@ -1,0 +1,112 @@
+"""A folder of a volume onto this machine: what is here stays, what was cut off goes on, all by hash."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from phitune_cli.finetune.agent import Agent, Request
+from phitune_cli.finetune.problems import ConnectionLost, Problem, WrongInput
+from phitune_cli.finetune.upload import PIECE, Count
+from phitune_cli.finetune.volume_agent import PART
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the volume."""
+
+    name: str
+    """Relative to the folder that is copied; never above it."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a download came to."""
+
+    num_files: int
+    num_kept: int
+    """Of them: those that were here already."""
+    num_bytes: int
+
+
+def list_folder(agent: Agent, folder: str) -> list[RemoteFile] | None:
+    """The files below a folder of the volume; None where there is no such folder.
+
+    What a pod says is not to be trusted with places on this machine: Problem for names that lead elsewhere.
+    """
+    found = json.loads(agent.ask("list", folder).body)
+    if found is None:
+        return None
+    files = [RemoteFile(str(name), int(size)) for name, size in found]
+    for file in files:
+        parts = PurePosixPath(file.name).parts
+        if not parts or file.name.startswith("/") or ".." in parts or "\0" in file.name:
+            raise Problem(f"the volume names a file {file.name!r} below {folder}; nothing is written there")
+    return files
+
+
+def download(agent: Agent, folder: str, files: Sequence[RemoteFile], out: Path, count: Count) -> Fetched:
+    """Bring files of a folder of the volume into `out`.
+
+    It may be stopped anywhere, and called again: it ends with the same bytes. A file has its name only once
+    its hash is that of the volume's. ConnectionLost and OSError of this machine come through.
+    """
+    num_kept = num_bytes = 0
+    looks = (Request({"do": "look", "path": f"{folder}/{file.name}"}) for file in files)
+    for file, (found, _) in zip(files, list(agent.ask_all(looks)), strict=True):
+        if found.get("whole") != file.size:
+            raise WrongInput(f"{folder}/{file.name}: changes while it is copied; wait until it is complete")
+        path = out / file.name
+        if path.is_file() and path.stat().st_size == file.size and digest_of(path) == found["sha256"]:
+            num_kept += 1
+            count(file.size)
+            continue
+        num_bytes += _fetch(agent, f"{folder}/{file.name}", file.size, found["sha256"], path, count)
+    return Fetched(len(files), num_kept, num_bytes)
+
+
+def _fetch(agent: Agent, place: str, size: int, sha256: str, path: Path, count: Count) -> int:
+    """Bring one file; the bytes that came."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    begun = part.stat().st_size if part.is_file() else 0
+    if begun > size:
+        part.unlink()
+        begun = 0
+    count(begun)
+    came = _append(agent, place, begun, size, part, count)
+    if begun and digest_of(part) != sha256:
+        # The beginning is that of another file, or of an earlier version of this one.
+        part.unlink()
+        count(-size)
+        came += _append(agent, place, 0, size, part, count)
+    if (found := digest_of(part)) != sha256:
+        part.unlink()
+        raise ConnectionLost(f"{place} arrived with hash {found}, the volume's is {sha256}")
+    part.replace(path)
+    return came
+
+
+def _append(
+    agent: Agent, place: str, offset: int, size: int, part: Path, count: Callable[[int], None]
+) -> int:
+    reads = (
+        Request({"do": "read", "path": place, "offset": start, "length": min(PIECE, size - start)})
+        for start in range(offset, size, PIECE)
+    )
+    came = 0
+    with part.open("ab") as file:
+        for _, data in agent.ask_all(reads):
+            file.write(data)
+            came += len(data)
+            count(len(data))
+    return came
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file of this machine."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,173 @@
+"""A pod that holds a volume open for a while, for `kubectl finetune` to copy to it and from it.
+
+It has the trainer's image and passes Pod Security `restricted`. It is removed when its block ends, on Ctrl-C
+too; should the command be killed, it ends of itself, and the next helper pod of the claim removes it.
+"""
+
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from phitune_cli.finetune.connection import Cluster
+from phitune_cli.finetune.problems import Unreachable, WrongInput
+from phitune_cli.finetune.volume_agent import ALIVE
+from phitune_operator import names
+from phitune_operator.kinds import POD, Object
+
+CONTAINER: Final = "volume"
+MANAGER: Final = "kubectl-finetune"
+LABEL_CLAIM: Final = f"{names.GROUP}/claim"
+START_SECONDS: Final = 300.0
+"""How long the pod may take to start: an image of some GB may have to be pulled, a volume attached."""
+UNASKED_SECONDS: Final = 900
+"""After which the pod ends when nobody asks its agent for anything."""
+_POLL_SECONDS: Final = 0.5
+_HOPELESS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
+"""Reasons of a container that waits for what will not come by itself."""
+
+_WAIT: Final = f"""\
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+open({ALIVE!r}, "w").close()
+while time.time() - os.stat({ALIVE!r}).st_mtime < {UNASKED_SECONDS}:
+    time.sleep(2)
+"""
+
+
+def manifest(
+    name: str, claim: str, image: str, *, pull_secrets: Sequence[str] = (), beside: str | None = None
+) -> Object:
+    """Return the pod; `beside`: a job whose pods it should be near, for a volume may be on one node only."""
+    labels = {
+        names.LABEL_NAME: MANAGER,
+        names.LABEL_MANAGED_BY: MANAGER,
+        LABEL_CLAIM: claim[:63].rstrip("-."),
+    }
+    container = {
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-c", _WAIT],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - inside the pod, on a volume of its own
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"memory": "2Gi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": names.WORKSPACE_PATH},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - as above
+        ],
+    }
+    spec: Object = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": names.POD_USER,
+            "runAsGroup": names.POD_USER,
+            "fsGroup": names.POD_USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": claim}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+        ],
+    }
+    if pull_secrets:
+        spec["imagePullSecrets"] = [{"name": secret} for secret in pull_secrets]
+    if beside is not None:
+        near = {
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {names.LABEL_JOB: beside}},
+        }
+        wish = {"weight": 100, "podAffinityTerm": near}
+        spec["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
+    return {
+        "apiVersion": POD.api_version,
+        "kind": POD.kind,
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+    }
+
+
+@contextmanager
+def helper_pod(
+    cluster: Cluster,
+    claim: str,
+    image: str,
+    *,
+    say: Callable[[str], None],
+    pull_secrets: Sequence[str] = (),
+    beside: str | None = None,
+) -> Iterator[str]:
+    """Within this block a helper pod runs: its name. WrongInput where the cluster will not have it."""
+    name = f"phitune-volume-{secrets.token_hex(4)}"
+    _remove_ended(cluster, claim)
+    try:
+        cluster.create(POD, manifest(name, claim, image, pull_secrets=pull_secrets, beside=beside))
+        say(f"a helper pod, {name}, opens the claim {claim}")
+        _wait_until_it_runs(cluster, name, say)
+        yield name
+    finally:
+        # Whoever presses Ctrl-C again must not leave the pod behind.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            cluster.delete(POD, name, grace_seconds=1)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _remove_ended(cluster: Cluster, claim: str) -> None:
+    """Remove what a killed command has left: a pod that has ended of itself."""
+    labels = f"{names.LABEL_MANAGED_BY}={MANAGER},{LABEL_CLAIM}={claim[:63].rstrip('-.')}"
+    for pod in cluster.list(POD, labels):
+        if pod["status"].get("phase") in ("Succeeded", "Failed"):
+            cluster.delete(POD, pod["metadata"]["name"], grace_seconds=0)
+
+
+def _wait_until_it_runs(cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+    end = time.monotonic() + START_SECONDS
+    said = ""
+    while True:
+        pod = cluster.get(POD, name)
+        if pod is None:
+            raise Unreachable(f"the helper pod {name} was deleted")
+        status = pod.get("status") or {}
+        if status.get("phase") == "Running":
+            return
+        why, is_hopeless = why_it_waits(status)
+        if status.get("phase") in ("Succeeded", "Failed") or is_hopeless:
+            raise WrongInput(f"the helper pod does not start: {why or status.get('message', 'it ended')}")
+        if why != said:
+            said = why
+            say(f"waiting for the helper pod: {why}")
+        if time.monotonic() > end:
+            raise Unreachable(
+                f"the helper pod has not started in {START_SECONDS:.0f} s: {why or 'no reason given'}"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def why_it_waits(status: Object) -> tuple[str, bool]:
+    """What a pod that does not run yet waits for, in words, and whether that is in vain; pure."""
+    for container in status.get("containerStatuses") or []:
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _HOPELESS:
+            words = f"{waiting['reason']}: {waiting.get('message', '')}"
+            return f"{words} (image {container.get('image')}); --image names another", True
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}", False
+    return "", False

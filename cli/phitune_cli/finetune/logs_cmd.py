@@ -1,0 +1,214 @@
+"""`kubectl finetune logs`: what all ranks of all attempts say, each line with its attempt and rank."""
+
+import argparse
+import json
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Final
+
+from phitune_cli.arguments import positive
+from phitune_cli.finetune.agent import Agent, Request, connected
+from phitune_cli.finetune.connection import Cluster
+from phitune_cli.finetune.download import list_folder
+from phitune_cli.finetune.log_lines import Line, Source, line_of, merged, source_of
+from phitune_cli.finetune.options import add_helper_options, add_target_options, connect
+from phitune_cli.finetune.problems import Problem, WrongInput
+from phitune_cli.finetune.status_screen import is_over
+from phitune_cli.finetune.transfer_line import note
+from phitune_cli.finetune.volumes import beside_volume_of, run_folder, running_pod
+from phitune_operator import names
+from phitune_operator.kinds import POD, Object
+from phitune_trainer.exit_codes import DONE
+
+_POLL_SECONDS: Final = 2.0
+_STARTED: Final = ("Running", "Succeeded", "Failed")
+_PIECE: Final = 2**22
+
+_EPILOG: Final = """\
+examples:
+  kubectl finetune logs receipts                 everything there is
+  kubectl finetune logs receipts -f              and what follows, over attempts
+  kubectl finetune logs receipts --tail 20 -f
+  kubectl finetune logs receipts --from-volume   every rank of every attempt
+
+[2/8] before a line is attempt 2, rank 8; [prepare] what fetches model and data.
+A pod shows its first rank alone: the others' logs are on the volume, as are all
+of attempts whose pods are gone. Those are read by a pod of the job that runs;
+only with --from-volume is a helper pod made.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `logs` and its options."""
+    parser = subparsers.add_parser(
+        "logs",
+        help="what all ranks say, over all attempts",
+        description="Print the logs of a job's pods, each line with its attempt and rank.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the job")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over, or Ctrl-C")
+    parser.add_argument("--tail", type=positive, metavar="N", help="of each pod, only the last N lines")
+    parser.add_argument("--from-volume", action="store_true", help="read the logs on the volume instead")
+    add_helper_options(parser, default="the job's")
+    add_target_options(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print them; 0, or 2 where there is no such job."""
+    cluster = connect(args)
+    job = cluster.job(args.name)
+    if args.from_volume:
+        if args.follow or args.tail:
+            raise WrongInput("--from-volume prints whole logs as they are: without -f and --tail")
+        with beside_volume_of(
+            cluster, job, image=args.image, pull_secrets=args.image_pull_secret, say=note
+        ) as agent:
+            _print_from_volume(agent, job, range(1, _attempt(job) + 1))
+        return DONE
+    pods = _pods(cluster, job)
+    gone = sorted(set(range(1, _attempt(job) + 1)) - {source.attempt for source in pods})
+    if gone and args.tail is None:
+        _print_gone(cluster, job, gone)
+    if args.follow:
+        _Follower(cluster, job, args.tail).run()
+    else:
+        _print_pods(cluster, pods, args.tail)
+    return DONE
+
+
+def _attempt(job: Object) -> int:
+    return int((job.get("status") or {}).get("attempt") or 0)
+
+
+def _pods(cluster: Cluster, job: Object) -> dict[Source, str]:
+    """The pods that have a log, by whose it is."""
+    processes = job["spec"].get("resources", {})
+    per_node = int(processes.get("gpusPerNode", 1) or processes.get("processesPerNode") or 1)
+    pods = {}
+    for pod in cluster.list(POD, f"{names.LABEL_JOB_UID}={job['metadata']['uid']}"):
+        source = source_of(pod, per_node)
+        if source is not None and pod["status"].get("phase") in _STARTED:
+            pods[source] = pod["metadata"]["name"]
+    return pods
+
+
+def _container(source: Source) -> str:
+    return names.PREPARE_CONTAINER if source.attempt == 0 else names.TRAINER_CONTAINER
+
+
+def _print_pods(cluster: Cluster, pods: Mapping[Source, str], tail: int | None) -> None:
+    with ExitStack() as stack:
+        logs = {
+            source: stack.enter_context(cluster.pod_log(pod, _container(source), tail=tail))
+            for source, pod in pods.items()
+        }
+        for line in merged(logs):
+            print(line.shown())
+    if not pods:
+        note("no pod of the job has started yet; kubectl finetune status says why")
+
+
+def _print_gone(cluster: Cluster, job: Object, gone: list[int]) -> None:
+    """Logs of attempts without pods, by a pod that runs; else say where they are."""
+    pod = running_pod(cluster, job)
+    words = f"attempt {', '.join(map(str, gone))}: the pods are gone"
+    if pod is None:
+        note(f"{words}; their logs are on the volume, --from-volume reads them with a helper pod")
+        return
+    try:
+        with connected(cluster, pod["metadata"]["name"], names.TRAINER_CONTAINER) as agent:
+            _print_from_volume(agent, job, gone)
+    except Problem as problem:
+        note(f"{words}, and their logs on the volume cannot be read: {problem}")
+
+
+def _print_from_volume(agent: Agent, job: Object, attempts: "list[int] | range") -> None:
+    """What every rank printed, rank by rank: the lines of these files have no times."""
+    folder = f"{run_folder(job)}/incarnations"
+    files = [file.name for file in list_folder(agent, folder) or []]
+    found = {
+        start: _attempt_of(agent, f"{folder}/{start}") for start in files if start.endswith("/start.json")
+    }
+    for start, attempt in found.items():
+        if attempt not in attempts:
+            continue
+        logs = f"{start.removesuffix('start.json')}logs/rank-"
+        ranks = [name.removeprefix(logs).removesuffix(".log") for name in files if name.startswith(logs)]
+        for rank in sorted(int(rank) for rank in ranks if rank.isdecimal()):
+            for text in _text_lines(agent, f"{folder}/{logs}{rank}.log"):
+                print(Line("", Source(attempt, rank), text).shown())
+    for attempt in sorted(set(attempts) - set(found.values())):
+        note(f"attempt {attempt} has left no log on the volume")
+
+
+def _attempt_of(agent: Agent, start: str) -> int:
+    """Which attempt a start of the run belongs to."""
+    return int(json.loads(agent.ask("read", start, offset=0, length=2**16).body)["attempt"])
+
+
+def _text_lines(agent: Agent, path: str) -> Iterator[str]:
+    offset, pending = 0, b""
+    while True:
+        (answer,) = agent.ask_all([Request({"do": "read", "path": path, "offset": offset, "length": _PIECE})])
+        if not answer.body:
+            break
+        offset += len(answer.body)
+        *lines, pending = (pending + answer.body).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in lines)
+    if pending:
+        yield pending.decode("utf-8", "replace")
+
+
+class _Follower:
+    """Reads the logs of all pods, those that are still to come too, each in a thread of its own."""
+
+    def __init__(self, cluster: Cluster, job: Object, tail: int | None) -> None:
+        self._cluster = cluster
+        self._job = job
+        self._tail = tail
+        self._lines: queue.Queue[Line | Problem] = queue.Queue(maxsize=1000)
+        self._threads: dict[str, threading.Thread] = {}
+
+    def run(self) -> None:
+        """Print until the job is over and all its logs are read."""
+        is_last = False
+        while True:
+            # Asked before the pods: those of a job that is over will not become more.
+            is_last = is_over(self._cluster.job(self._job["metadata"]["name"]))
+            for source, pod in sorted(_pods(self._cluster, self._job).items()):
+                if pod not in self._threads:
+                    thread = threading.Thread(target=self._read, args=(source, pod), daemon=True)
+                    self._threads[pod] = thread
+                    thread.start()
+            self._print()
+            if (
+                is_last
+                and not any(thread.is_alive() for thread in self._threads.values())
+                and self._lines.empty()
+            ):
+                return
+
+    def _print(self) -> None:
+        """Print what comes, until nothing has come for a while."""
+        while True:
+            try:
+                line = self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                return
+            if isinstance(line, Problem):
+                note(str(line))
+            else:
+                print(line.shown(), flush=True)
+
+    def _read(self, source: Source, pod: str) -> None:
+        try:
+            log = self._cluster.pod_log(pod, _container(source), follow=True, tail=self._tail)
+            with log as lines:
+                for raw in lines:
+                    self._lines.put(line_of(source, raw))
+        except Problem as problem:
+            self._lines.put(problem)

@@ -1,0 +1,93 @@
+"""`kubectl finetune`: finds the subcommand, hands over to it, and ends with the code of what went wrong.
+
+Only the subcommand that was asked for is imported, and the client of Kubernetes only when it connects.
+"""
+
+import os
+import signal
+import sys
+from typing import Final
+
+from phitune_cli.commands import Command, Front, parser_of, version
+from phitune_cli.finetune.problems import NO_PERMISSION, UNAVAILABLE, Problem
+from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
+from phitune_trainer.plain_text import inert
+
+PROG: Final = "kubectl finetune"
+_HERE: Final = "phitune_cli.finetune"
+
+COMMANDS: Final = {
+    "submit": Command(f"{_HERE}.submit_cmd", "make a FineTuneJob from options"),
+    "upload": Command(f"{_HERE}.upload_cmd", "copy pictures and jsonl onto a claim"),
+    "status": Command(f"{_HERE}.status_cmd", "how far is it? one screen, refreshed"),
+    "logs": Command(f"{_HERE}.logs_cmd", "what all ranks say, over all attempts"),
+    "top": Command(f"{_HERE}.top_cmd", "speed and memory of the jobs that run"),
+    "suspend": Command(f"{_HERE}.suspend_cmd", "save and stop a job, keep its place"),
+    "resume": Command(f"{_HERE}.resume_cmd", "let a suspended job go on"),
+    "report": Command(f"{_HERE}.report_cmd", "copy a job's report.html here and open it"),
+    "download": Command(f"{_HERE}.download_cmd", "copy a job's export here"),
+    "completion": Command(f"{_HERE}.completion_cmd", "what kubectl asks for completion"),
+}
+
+_EPILOG: Final = f"""\
+examples:
+  kubectl finetune upload receipts/ --claim receipts --create 200Gi
+      a folder with train.jsonl and images/, onto a volume
+  kubectl finetune submit receipts --task jsonl --data receipts \\
+      --claim receipts --method lora --nodes 2 --gpus 8
+  kubectl finetune status receipts                how far it is
+  kubectl finetune logs receipts -f               what it says
+  kubectl finetune top                            how fast, in how much memory
+  kubectl finetune suspend receipts               save, give back the GPUs
+  kubectl finetune resume receipts                go on from there
+  kubectl finetune report receipts                curves, scores and answers
+  kubectl finetune download receipts --to model   the weights
+  kubectl finetune completion                     see its --help
+  kubectl finetune upload --help                  more on one command
+
+exit codes:
+  0 done, {USER_ERROR} wrong input (the message says what and where),
+  {UNAVAILABLE} the cluster does not answer or does not come to it,
+  {INTERRUPTED} interrupted (the same command goes on), {NO_PERMISSION} not allowed,
+  130 Ctrl-C with nothing to go on with, anything else a fault
+"""
+
+
+FRONT: Final = Front(PROG, "Work with FineTuneJobs and what lies on their volumes.", _EPILOG, COMMANDS)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; the result is the exit code of the process."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    parser, modules = parser_of(FRONT, [] if wanted is None else [wanted])
+    args = parser.parse_args(arguments)
+    if args.version:
+        print(f"{PROG} {version()}")
+        return 0
+    if wanted not in modules:
+        parser.print_help(sys.stderr)
+        return USER_ERROR
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # what was begun is tidied up
+    try:
+        code = modules[wanted].main(args)
+        sys.stdout.flush()
+        return code
+    except Problem as problem:
+        print(inert(f"{PROG} {wanted}: {problem}"), file=sys.stderr)
+        return problem.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("kubernetes", "urllib3", "websocket"):
+            raise
+        print(f"{PROG}: {error.name} is not installed; run: pip install 'phitune[operator]'", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""`kubectl finetune suspend`: a job saves, stops, and keeps its place."""
+
+import argparse
+from typing import Final
+
+from phitune_cli.finetune.options import add_target_options, connect
+from phitune_operator.kinds import FINETUNEJOB
+from phitune_trainer.exit_codes import DONE
+
+_EPILOG: Final = """\
+example:
+  kubectl finetune suspend receipts      `resume receipts` lets it go on
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `suspend` and its options."""
+    parser = subparsers.add_parser(
+        "suspend",
+        help="save and stop a job, keep its place",
+        description="Let a job save and stop (spec.runPolicy.suspend); it gives its GPUs back.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the job")
+    add_target_options(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Say so; 0, or 2 where there is no such job."""
+    return set_suspend(args, suspend=True)
+
+
+def set_suspend(args: argparse.Namespace, *, suspend: bool) -> int:
+    """Write the field, and say what comes of it."""
+    cluster = connect(args)
+    job = cluster.job(args.name)
+    cluster.merge(FINETUNEJOB, args.name, {"spec": {"runPolicy": {"suspend": suspend}}})
+    phase = (job.get("status") or {}).get("phase", "Pending")
+    if phase in ("Succeeded", "Failed"):
+        print(f"{args.name} has {phase.lower()} already")
+    else:
+        print(f"{args.name} saves and stops" if suspend else f"{args.name} goes on from its last checkpoint")
+    return DONE
