@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from trainerbench.row import NotMeasured
+from benchrows.row import NotMeasured
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")

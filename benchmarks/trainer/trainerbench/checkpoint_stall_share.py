@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import alone
-from trainerbench.row import Bar, Row, Workplace
 
 WIDTH: Final = 2048
 NUM_LAYERS: Final = 6
@@ -54,8 +54,9 @@ def rounds(folder: Path) -> tuple[int, list[tuple[float, float]]]:
             for step in range(NUM_STEPS):
                 if saver.pending is not None and not saver.is_busy:
                     saver.advance()
-                engine.backward(model(inputs).square().mean(), is_last=True)
-                engine.step(1e-4)
+                loss = model(inputs).square().mean()
+                engine.backward(loss, is_last=True)
+                engine.step(1e-4, loss.detach())
                 if step == 0 and number is not None:
                     saver.begin(number, engine, {})
             saver.finish(lambda _written, _total: None)  # where these steps were too few, the wait counts too

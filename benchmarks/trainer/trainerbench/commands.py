@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from trainerbench.row import NotMeasured
+from benchrows.row import NotMeasured
 
 
 def phitune(*arguments: str) -> str:

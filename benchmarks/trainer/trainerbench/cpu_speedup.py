@@ -3,8 +3,8 @@
 import statistics
 from functools import partial
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import alone
-from trainerbench.row import Bar, Row, Workplace
 
 DIVISOR = 8
 """Of widths, layers and vocabulary: a row then takes about three minutes on two cores."""

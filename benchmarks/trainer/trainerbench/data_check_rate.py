@@ -2,8 +2,8 @@
 
 import time
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.commands import phitune
-from trainerbench.row import Bar, Row, Workplace
 from trainerbench.samples import PICTURES_EACH, write_samples
 
 NUM_SAMPLES = 20_000

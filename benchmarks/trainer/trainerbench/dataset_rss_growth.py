@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import alone
 from trainerbench.commands import phitune
 from trainerbench.memory import GIB, tree_resident_bytes
-from trainerbench.row import Bar, Row, Workplace
 from trainerbench.samples import PICTURES_EACH, write_samples
 
 NUM_SAMPLES = 20_000

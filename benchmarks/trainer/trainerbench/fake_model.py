@@ -10,14 +10,13 @@ from phitune_trainer.config import Lora
 from phitune_trainer.memory import Setup
 from phitune_trainer.methods.full import train_all
 from phitune_trainer.model import Batch, Phi3V
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+from phitune_trainer.model.read import PRECISIONS
 
 
 def on_no_device(setup: Setup) -> Phi3V:
     """The model with its method, its trained parameters chosen, on the meta device."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(_DTYPES[setup.precision])
+    torch.set_default_dtype(PRECISIONS[setup.precision])
     try:
         with torch.device("meta"):
             model = Phi3V(setup.model, attention=setup.attention)

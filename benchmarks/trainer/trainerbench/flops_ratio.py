@@ -2,8 +2,8 @@
 
 from functools import partial
 
+from benchrows.row import Bar, NotMeasured, Row, Workplace
 from trainerbench.alone import alone
-from trainerbench.row import Bar, NotMeasured, Row, Workplace
 
 RANK = 64
 

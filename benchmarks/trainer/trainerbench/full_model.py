@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from benchrows.row import NotMeasured
 from trainerbench.commands import phitune
-from trainerbench.row import NotMeasured
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phitune"
 MODEL_FOLDER = CACHE / "models" / "full-seed-0"

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from benchrows.row import Bar, NotMeasured, Row, Workplace
 from trainerbench.alone import alone
 from trainerbench.full_model import full_model
 from trainerbench.memory import GIB
-from trainerbench.row import Bar, NotMeasured, Row, Workplace
 
 if TYPE_CHECKING:
     from trainerbench.gpu_steps import Measured

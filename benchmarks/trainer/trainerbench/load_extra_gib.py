@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import alone
 from trainerbench.full_model import full_model
 from trainerbench.memory import GIB, peak_resident_bytes
-from trainerbench.row import Bar, Row, Workplace
 
 
 def measure(work: Workplace) -> float:

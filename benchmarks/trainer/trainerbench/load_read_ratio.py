@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchrows.row import Bar, NotMeasured, Row, Workplace
 from trainerbench.alone import alone
 from trainerbench.full_model import full_model
 from trainerbench.memory import GIB, bytes_from_disk
-from trainerbench.row import Bar, NotMeasured, Row, Workplace
 
 WANTED_ROUNDS = 4
 MOST_ROUNDS = 8

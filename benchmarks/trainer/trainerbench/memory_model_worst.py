@@ -4,8 +4,8 @@ import itertools
 import os
 from collections.abc import Sequence
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import side_by_side
-from trainerbench.row import Bar, Row, Workplace
 
 RANKS = 8
 RANK = 64

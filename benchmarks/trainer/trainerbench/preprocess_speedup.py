@@ -5,8 +5,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import alone
-from trainerbench.row import Bar, Row, Workplace
 
 PAGE = (1700, 2200)
 NUM_CROPS = 16

@@ -1,5 +1,6 @@
 """All rows, in the order in which they are measured."""
 
+from benchrows.row import Row
 from trainerbench import (
     checkpoint_stall_share,
     cpu_speedup,
@@ -15,7 +16,6 @@ from trainerbench import (
     telemetry_share,
     zero2_bytes_ratio,
 )
-from trainerbench.row import Row
 
 ROWS: tuple[Row, ...] = (
     preprocess_speedup.ROW,

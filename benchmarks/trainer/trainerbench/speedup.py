@@ -48,9 +48,12 @@ def recipes_way(model: Phi3V, samples: Sequence[Sample], *, kernel: Kernel) -> W
 
 def take_step(engine: Engine, way: Way) -> None:
     """An optimizer step."""
+    shares = []
     for number, loss in enumerate(way.passes, start=1):
-        engine.backward(loss() / way.num_labels, is_last=number == len(way.passes))
-    engine.step(_LEARNING_RATE)
+        share = loss() / way.num_labels
+        engine.backward(share, is_last=number == len(way.passes))
+        shares.append(share.detach())
+    engine.step(_LEARNING_RATE, torch.stack(shares).sum())
 
 
 def seconds_of(step: Callable[[], None], device: torch.device) -> float:

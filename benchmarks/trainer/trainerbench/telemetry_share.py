@@ -1,6 +1,6 @@
 """How much of its time a run spends on telling how it goes."""
 
-from trainerbench.row import Bar, Row, Workplace
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.watched_run import watched_run
 
 

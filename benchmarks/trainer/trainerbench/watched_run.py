@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchrows.row import Workplace
 from trainerbench.alone import alone
 from trainerbench.commands import phitune
-from trainerbench.row import Workplace
 
 DIVISOR = 8
 """Of the model's widths, layers and vocabulary."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchrows.row import Bar, Row, Workplace
 from trainerbench.alone import side_by_side
 from trainerbench.commands import phitune
-from trainerbench.row import Bar, Row, Workplace
 from trainerbench.sent_bytes import sent_bytes
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def step_of(rank: Rank) -> tuple[int, float]:
     before = after = 0
     for _ in range(2):
         before = _when_quiet()
-        engine.backward(model(_batch(model, rank.number)), is_last=True)
-        engine.step(1e-5)
+        loss = model(_batch(model, rank.number))
+        engine.backward(loss, is_last=True)
+        engine.step(1e-5, loss.detach())
         after = _when_quiet()
     trained = sum(parameter.nbytes for parameter in engine.parameters.values())
     dist.destroy_process_group()

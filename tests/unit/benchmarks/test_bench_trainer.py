@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from benchrows import command
+from benchrows.row import Bar, NotMeasured, Row, Workplace
 from trainerbench import cli
 from trainerbench.alone import alone
 from trainerbench.memory import peak_resident_bytes, tree_resident_bytes
-from trainerbench.row import Bar, NotMeasured, Row, Workplace
 from trainerbench.rows import ROWS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -89,7 +90,7 @@ def test_a_row_that_could_not_be_measured_is_left_out_and_fails_the_command(
 def test_a_row_that_needs_a_gpu_is_not_missed_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_has_gpu", lambda: False)
+    monkeypatch.setattr(command, "_has_gpu", lambda: False)
     code, entries = bench(tmp_path / "bench.json", row("a", needs_gpu=True, doing=fail), row("b"))
     assert code == 0
     assert [entry["name"] for entry in entries] == ["b"]
@@ -158,7 +159,7 @@ def test_help_lists_every_row_with_its_bar_and_needs_no_torch() -> None:
     run = "import sys; sys.modules['torch'] = None; from trainerbench.cli import main; main(['--help'])"
     done = subprocess.run(
         [sys.executable, "-c", run],
-        env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
+        env={**os.environ, "PYTHONPATH": f"{BENCHMARKS}:{BENCHMARKS.parent}/common"},
         capture_output=True,
         text=True,
     )

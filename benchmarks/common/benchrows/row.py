@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One figure of the trainer."""
+    """One figure."""
 
     name: str
     unit: str

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from trainerbench.row import Row
+from benchrows.row import Row
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -24,8 +24,8 @@ class Entry(TypedDict):
     command: str
 
 
-def entry(row: Row, value: float, commit: str) -> Entry:
-    """A measured row, to four digits; whether it holds its bar is decided before rounding."""
+def entry(row: Row, value: float, *, commit: str, target: str) -> Entry:
+    """A row that a target of make measured, to four digits; whether it holds is decided before rounding."""
     return {
         "name": row.name,
         "value": float(f"{value:.4g}"),
@@ -33,7 +33,7 @@ def entry(row: Row, value: float, commit: str) -> Entry:
         "bar": str(row.bar),
         "passed": row.bar.holds(value),
         "commit": commit,
-        "command": f"make bench-trainer ONLY={row.name}",
+        "command": f"make {target} ONLY={row.name}",
     }
 
 
