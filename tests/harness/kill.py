@@ -34,9 +34,14 @@ def kill_container(lab: Lab, pod: Object) -> None:
     """Kill process 1 of a pod's container, which nothing inside the container could do."""
     if not lab.cluster.is_local:
         pytest.skip("reaches into the node's processes, which takes a local cluster")
+    os.kill(first_process(pod), signal.SIGKILL)
+
+
+def first_process(pod: Object) -> int:
+    """Process 1 of a pod's container, by the pid that it has on this machine."""
     uid = pod["metadata"]["uid"]
     (process,) = [pid for pid in _processes_of(uid) if _is_first(pid) and _command(pid) != "/pause"]
-    os.kill(process, signal.SIGKILL)
+    return process
 
 
 def _processes_of(pod_uid: str) -> list[int]:
