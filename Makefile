@@ -10,7 +10,7 @@ unexport KUBECONFIG
 override KUBECONFIG :=
 endif
 
-.PHONY: help setup demo test test-unit bench-trainer lint format generate lock docs images \
+.PHONY: help setup demo test test-chaos test-unit bench-trainer bench-operator lint format generate lock docs images \
         cluster-up cluster-down cluster-status clean
 
 help: ## Show this list
@@ -24,13 +24,21 @@ demo: setup ## Fine-tune on a real Kubernetes, from nothing to the score (KUBECO
 
 test: setup ## Run every test: unit, integration, end to end (builds images and the local cluster)
 	@$(PYTHON) $(if $(KUBECONFIG),hack/images build $(if $(REGISTRY),--push $(REGISTRY)),hack/demo --build-only)
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -m "not chaos or quick"
+
+test-chaos: setup ## Break what can break on a local cluster, into build/chaos.json (under 75 minutes)
+	@$(PYTHON) hack/demo --build-only
+	@$(PYTHON) -m pytest tests/chaos --chaos-report build/chaos.json
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
 	@$(PYTHON) -m pytest -n auto -m "not slow" tests/unit
 
 bench-trainer: setup ## Measure the trainer, into build/bench-trainer.json (ONLY=row for one row)
 	@$(PYTHON) benchmarks/trainer $(if $(ONLY),--only $(ONLY))
+
+bench-operator: setup ## Measure the operator under load, into build/bench-operator.json (ONLY=row for one row)
+	@$(PYTHON) hack/cluster build --with kwok
+	@$(PYTHON) benchmarks/operator $(if $(ONLY),--only $(ONLY))
 
 lint: setup ## Check style, types, import rules, locks and generated files
 	@.venv/bin/ruff check .
@@ -39,13 +47,15 @@ lint: setup ## Check style, types, import rules, locks and generated files
 	@.venv/bin/lint-imports --no-logo
 	@$(PYTHON) hack/lock.py --check
 	@$(PYTHON) -m phitune_operator.schema --check
+	@$(PYTHON) hack/chart_readme.py --check
 
 format: setup ## Let ruff mend what it can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-generate: setup ## Write crds/ from operator/phitune_operator/api.py
+generate: setup ## Write what is made of other files: the CRD and its reference from api.py, the chart's README
 	@$(PYTHON) -m phitune_operator.schema
+	@$(PYTHON) hack/chart_readme.py
 
 lock: setup ## Resolve requirements/*.txt anew within pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(PYTHON) hack/lock.py $(if $(UPGRADE),--upgrade)

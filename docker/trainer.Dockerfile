@@ -5,11 +5,14 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS deps
-COPY requirements/bootstrap.txt requirements/build.txt requirements/trainer.txt /requirements/
+# Of docker/matrix.toml: trainer.txt for the builds flash and plain, trainer-v100.txt for v100.
+ARG LOCK=trainer.txt
+COPY requirements/bootstrap.txt requirements/build.txt requirements/trainer.txt requirements/trainer-v100.txt \
+     /requirements/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --require-hashes -r /requirements/bootstrap.txt \
     && PYC_INVALIDATION_MODE=UNCHECKED_HASH uv pip install --system --break-system-packages --no-cache --no-deps \
         --require-hashes --compile-bytecode --build-constraints /requirements/build.txt \
-        -r /requirements/trainer.txt \
+        -r "/requirements/${LOCK}" \
     && python3 -m pip uninstall --yes --break-system-packages uv
 
 FROM deps

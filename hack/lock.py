@@ -39,6 +39,8 @@ class Lock:
     group: str | None = None
     """The dependency group of pyproject.toml; neither extra nor group: the packages in `literal`."""
     literal: tuple[str, ...] = ()
+    torch: str | None = None
+    """Version of torch, where it is not that of dev.txt; then what comes with torch differs, too."""
 
     @property
     def file(self) -> Path:
@@ -74,11 +76,17 @@ LOCKS = (
     Lock(name="dev", extra="dev"),
     Lock(name="operator", extra="operator"),
     Lock(name="trainer", extra="trainer"),
+    # The last torch with kernels for V100: docker/matrix.toml.
+    Lock(name="trainer-v100", extra="trainer", torch="2.10.0"),
     Lock(name="docs", group="docs"),
     # What builds our own wheel, and those that are published as source only (deepspeed).
     Lock(name="build", literal=("hatchling>=1.27", "editables", "setuptools", "wheel")),
     Lock(name="bootstrap", literal=("uv",)),
 )
+
+
+COMES_WITH_TORCH = re.compile(r"(torch$|triton$|setuptools$|nvidia-|cuda-)")
+"""Packages whose versions torch chooses."""
 
 
 def pins(text: str) -> dict[str, set[Version]]:
@@ -105,7 +113,7 @@ def problems(
         f"{where}: {name} is {sorted(map(str, versions))} here and {sorted(map(str, dev[name]))} in dev.txt; "
         "run `make lock`"
         for name, versions in pinned.items()
-        if name in dev and versions != dev[name]
+        if name in dev and versions != dev[name] and not (lock.torch and COMES_WITH_TORCH.match(name))
     ]
     found += [f"{where}: {name} has no hash" for name in _without_hash(text)]
     found += [
@@ -134,7 +142,8 @@ def write(lock: Lock, *, upgrade: bool) -> None:
     command += ["--python-version", OLDEST_PYTHON, "--generate-hashes", "--no-emit-index-url"]
     command += ["--custom-compile-command", "make lock", "--output-file", str(lock.file)]
     command += ["--upgrade"] if upgrade else []
-    command += ["--constraints", str(LOCKS[0].file)] if lock is not LOCKS[0] else []
+    constraints = _constraints(lock)
+    command += ["--constraints", str(constraints)] if constraints else []
     if lock.group:
         command += ["--group", f"{ROOT / 'pyproject.toml'}:{lock.group}"]
     elif lock.extra:
@@ -142,6 +151,21 @@ def write(lock: Lock, *, upgrade: bool) -> None:
     else:
         command += ["-"]
     subprocess.run(command, input="\n".join(lock.literal), text=True, check=True, cwd=ROOT)
+
+
+def _constraints(lock: Lock) -> Path | None:
+    """A file of the versions that the lock is resolved within; None for the one that is resolved first."""
+    if lock is LOCKS[0]:
+        return None
+    if lock.torch is None:
+        return LOCKS[0].file
+    lines = re.findall(r"^([A-Za-z0-9._-]+==[^\\\n]+)", LOCKS[0].file.read_text(), re.MULTILINE)
+    kept = [line.strip() for line in lines if not COMES_WITH_TORCH.match(line.split("==")[0])]
+    # Its name stands in the lock, which must not change from run to run.
+    file = Path("build", f"{lock.name}-constraints.txt")
+    (ROOT / file).parent.mkdir(exist_ok=True)
+    (ROOT / file).write_text("\n".join([*kept, f"torch=={lock.torch}", ""]))
+    return file
 
 
 def main(argv: list[str]) -> int:

@@ -18,8 +18,9 @@ from harness.installed import Installed, install, uninstall
 from harness.lab import Lab
 from harness.provision import provided_cluster
 
-SUITES = ("unit", "integration", "e2e", "chaos")
-"""Folders of tests, in the order in which they run: what fails fastest comes first."""
+SUITES = ("unit", "integration", "e2e", "chaos", "security")
+"""Folders of tests, in the order in which they run: what fails fastest comes first; `security` looks back
+on what the others have done."""
 
 
 def pytest_configure() -> None:

@@ -14,6 +14,8 @@ from phitune_operator.api_status import Status
 from phitune_operator.fields import (
     DNS_LABEL,
     ENV_NAME,
+    ENV_VALUE,
+    AnnotationValue,
     AnyObject,
     Bytes,
     Cpu,
@@ -47,8 +49,8 @@ class ModelSpec(Group):
     revision: HubName | None = None
     """Branch, tag or commit on the hub; only with name. Default: main."""
     token_secret: ObjectName | None = None
-    """Name of a Secret in the job's namespace whose key `token` holds the hub's token; not with path or
-    init. Only the pod that fetches sees it, never the training pods. Default: none."""
+    """Name of a Secret in the job's namespace whose key `HF_TOKEN` holds the hub's token; not with path
+    or init. Only the pod that fetches sees it, never the training pods. Default: none."""
     init: Literal["tiny"] | None = None
     """Size of a base model with random weights, made on the volume: tiny has two layers and trains on a CPU.
     Default: none."""
@@ -78,8 +80,8 @@ class DataSpec(Group):
     revision: HubName | None = None
     """Branch, tag or commit on the hub; only with name. Default: main."""
     token_secret: ObjectName | None = None
-    """Name of a Secret in the job's namespace whose key `token` holds the hub's token for the data; not with
-    path or generate. Default: that of the model, if it has one."""
+    """Name of a Secret in the job's namespace whose key `HF_TOKEN` holds the hub's token for the data; not
+    with path or generate. Default: that of the model, if it has one."""
 
 
 class LoraSpec(Group):
@@ -176,14 +178,15 @@ class ResourcesSpec(Group):
     """Processes of each pod; only with gpusPerNode 0. Default: 1 on CPU, else one for each GPU.
     Cannot be changed."""
     gpu_products: list[LabelValue] | None = Field(default=None, min_length=1, max_length=16)
-    """GPU products that may be used, best first: values of the node label nvidia.com/gpu.product. Default:
-    chosen by the operator. Cannot be changed."""
+    """GPU products that may be used, best first: as nodes are labelled (nvidia.com/gpu.product, or a cloud's
+    name), or short names such as A100-80GB. Default: chosen by the operator. Cannot be changed."""
     cpu: Cpu | None = None
-    """CPUs that each pod requests (it may use more). Default: 4 for each GPU, 1 for each process on CPU (not
-    published)."""
+    """CPUs that each pod requests (it may use more). Default: 4 for each GPU, or less where nodes have less
+    for each; 1 for each process on CPU (not published)."""
     memory: Bytes | None = None
     """Memory of each pod, in bytes with a suffix such as Gi; request and limit. Default: 64Gi for each GPU
-    and what an offloaded optimizer takes, 3Gi for each process on CPU (not published)."""
+    and what an offloaded optimizer takes, or less where nodes have less for each; 3Gi for each process on CPU
+    (not published)."""
     shared_memory: Bytes | None = None
     """Size of /dev/shm in each pod, in bytes with a suffix such as Gi; part of its memory. Default: 8Gi for
     each GPU, 256Mi for each process on CPU (not published)."""
@@ -192,7 +195,7 @@ class ResourcesSpec(Group):
     node_selector: Annotated[Labels | None, Field(max_length=32)] = None
     """Labels that a node must have. Default: none."""
     priority_class_name: ObjectName | None = None
-    """Name of the pods' PriorityClass. Default: the cluster's."""
+    """Name of the pods' PriorityClass, none of the system's own. Default: the cluster's."""
 
 
 class StorageSpec(Group):
@@ -274,7 +277,7 @@ class EnvVar(Group):
 
     name: str = Field(min_length=1, max_length=128, pattern=ENV_NAME)
     """Name of the variable. Names beginning with PET_ or PHITUNE_ are the operator's."""
-    value: str = Field(default="", max_length=8192)
+    value: str = Field(default="", max_length=8192, pattern=ENV_VALUE)
     """Value of the variable, in plain text. Default: empty."""
 
 
@@ -332,8 +335,8 @@ class Affinity(Group):
 class PodTemplateSpec(Group):
     """The parts of the job's pods that may be set beyond the fields above; for pods that are yet to come."""
 
-    annotations: dict[LabelKey, str] | None = Field(default=None, max_length=64)
-    """Annotations of the pods. Default: none."""
+    annotations: dict[LabelKey, AnnotationValue] | None = Field(default=None, max_length=64)
+    """Annotations of the pods, but none that takes a container out of AppArmor or seccomp. Default: none."""
     labels: Labels | None = None
     """Labels of the pods, but none by which operators and controllers find theirs: those of phitune.dev,
     training.kubeflow.org and batch.kubernetes.io, job-name, controller-uid, app.kubernetes.io/name and

@@ -46,11 +46,27 @@ class Placement(Group):
     """Where and how the job runs, and why so."""
 
     product: str | None = None
-    """GPU product, as in the node label nvidia.com/gpu.product; CPU without GPUs."""
+    """GPU product, as nodes are labelled with it; CPU without GPUs."""
+    node_labels: list[str] | None = None
+    """Selectors of labels, of which a node must match one."""
+    resource: str | None = None
+    """Resource by which pods get GPUs, where it is not nvidia.com/gpu: slices, or shares of a GPU."""
+    pool: str | None = None
+    """Pool of the operator's settings that grows for the job."""
+    network_profile: str | None = None
+    """Product of the network profile that the pods get."""
+    cpu: str | None = None
+    """CPUs that each pod requests where spec.resources.cpu says nothing."""
+    memory: str | None = None
+    """Memory of each pod where spec.resources.memory says nothing."""
     compute_capability: str | None = None
     """Compute capability of the GPU, such as 9.0."""
     image: str | None = None
     """Trainer image, pinned at the first attempt."""
+    backend: str | None = None
+    """Kind of object that runs the gangs, pinned at the first attempt."""
+    build: str | None = None
+    """Build of the trainer that the image is, where the operator chose it."""
     attention: str | None = None
     """Implementation of attention."""
     precision: str | None = None
@@ -141,6 +157,15 @@ class Artifacts(Group):
     """The report."""
 
 
+class Prepared(Group):
+    """What the job's prepare Job has put on the volume, or found there, so that other jobs need none."""
+
+    key: str
+    """Hash of the volume's claim and of all that says what is needed on it."""
+    at: Time
+    """When it was done."""
+
+
 class Failure(Group):
     """Why the last attempt ended badly."""
 
@@ -155,7 +180,9 @@ class Failure(Group):
     reason: str | None = None
     """What kind of failure, as one CamelCase word."""
     message: str | None = None
-    """What happened, in a sentence, with the remedy where there is one."""
+    """What happened, in a sentence."""
+    remedy: str | None = None
+    """What would help, in a sentence."""
     last_lines: list[str] | None = None
     """Last lines of its log."""
 
@@ -212,6 +239,8 @@ class Status(Group):
     """Restarts after the job's own faults, which runPolicy.restartLimit bounds."""
     disruptions: Disruptions | None = None
     """Disruptions since the newest checkpoint."""
+    prepared: Prepared | None = None
+    """What the job has prepared; other jobs on its volume that need the same go without."""
     progress: Progress | None = None
     """How far the training is."""
     last_checkpoint: CheckpointStatus | None = None

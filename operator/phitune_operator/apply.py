@@ -5,7 +5,8 @@ Rights used here:
 | resource | verbs | for |
 | --- | --- | --- |
 | persistentvolumeclaims, configmaps | create, get | volume and config; get tells whose a name is |
-| jobs.batch, pytorchjobs.kubeflow.org | create, get, delete | prepare Job and gangs |
+| networkpolicies.networking.k8s.io | create, get | who may talk to the pods |
+| jobs, pytorchjobs, jobsets | create, get, delete | prepare Job and gangs |
 | pods | delete | what still runs of a failed gang |
 | finetunejobs/status | patch | status |
 | finetunejobs | delete | `ttlAfterFinished` |
@@ -21,13 +22,16 @@ from datetime import datetime
 from typing import Any
 
 from phitune_operator import names
+from phitune_operator.backends import BACKENDS
 from phitune_operator.clock import to_text
 from phitune_operator.kinds import (
     CLAIM,
     EVENT,
     FINETUNEJOB,
-    PYTORCHJOB,
+    GANGS,
+    WATCHED,
     Key,
+    Kind,
     Object,
     is_controlled_by,
     is_terminating,
@@ -91,12 +95,12 @@ async def announce(kube: Kube, job: Object, announcements: Iterable[Announcement
 async def _create(kube: Kube, store: Store, action: Create, owner: Object) -> Refusal | None:
     kind, body = action.kind, action.body
     try:
-        store.absorb(kind, await kube.create(kind, body))
+        _remember(store, kind, await kube.create(kind, body))
     except ApiError as error:
         if error.already_exists:
             return await _look_at(kube, store, action, owner)
-        if kind == PYTORCHJOB and error.not_found and "namespaces" not in error.message:
-            message = "the cluster has no PyTorchJob kind; install the Kubeflow training-operator"
+        if kind in GANGS and error.not_found and "namespaces" not in error.message:
+            message = f"the cluster has no {kind} kind; install {BACKENDS[kind.kind].provider}"
             return Refusal(reason=TRAINING_OPERATOR_MISSING, message=message)
         if error.is_refusal and "is being terminated" not in error.message:
             return refusal_of(f"{kind} {name_of(body)}: {error.message}")
@@ -118,12 +122,18 @@ async def _look_at(kube: Kube, store: Store, action: Create, owner: Object) -> R
     if is_terminating(found) or (was_ours and not is_ours):
         raise ApiError(409, "Conflict", f"{kind} {name} of an earlier job is still being deleted")
     if is_ours:
-        store.absorb(kind, found)
+        _remember(store, kind, found)
         return None
     return Refusal(
         reason=NAME_COLLISION,
         message=f"{kind} {name} exists and was not made for this job; delete it, or rename the job",
     )
+
+
+def _remember(store: Store, kind: Kind, obj: Object) -> None:
+    """Take in what is watched: nobody would hear of the end of anything else."""
+    if kind in WATCHED:
+        store.absorb(kind, obj)
 
 
 def _event(job: Object, announcement: Announcement, now: datetime) -> Object:

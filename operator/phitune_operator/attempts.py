@@ -6,15 +6,20 @@ An attempt takes its number, is created, followed, judged once, and cleared away
 from datetime import timedelta
 
 from phitune_operator import names
+from phitune_operator.backends import BACKENDS, is_suspended
+from phitune_operator.clock import from_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import PYTORCHJOB, Kind, Object, is_terminating
+from phitune_operator.kinds import Kind, Object, is_terminating, kind_of
 from phitune_operator.observed import Create, Delete, Observed
-from phitune_operator.policies import gang_end, restart
+from phitune_operator.policies import gang_end, queue, restart
+from phitune_operator.policies.free import why_not_now
 from phitune_operator.policies.gang_end import End, Verdict
-from phitune_operator.policies.half_placed import HALF_PLACED, apart, how_it_waits
+from phitune_operator.policies.half_placed import TAKEN_BACK, apart, how_it_waited
+from phitune_operator.policies.image_pull import NO_IMAGE, how_it_pulls
+from phitune_operator.policies.running import how_it_runs
 from phitune_operator.policies.stall import how_it_stalled
-from phitune_operator.render.pytorchjob import pytorchjob
+from phitune_operator.render.gang import gang
 from phitune_operator.render.subject import Subject
 from phitune_operator.status import condition_of, duration_text, flipped_at, is_true
 
@@ -41,26 +46,55 @@ def train(seen: Observed, subject: Subject, draft: Draft) -> None:
     elif seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == CREATING:
         create_gang(seen, subject, draft)
     elif seen.gang is None or is_terminating(seen.gang):
-        message = f"PyTorchJob {names.pytorchjob(subject.name, seen.attempt)} was deleted"
+        message = f"{subject.backend} {names.gang(subject.name, seen.attempt)} was deleted"
         judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="GangDeleted", message=message))
-    elif runs_another_image(seen.gang, subject.image) and any(pod.bad_image for pod in seen.gang_pods):
-        message = f"spec.image is now {subject.image}"
-        judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="ImageChanged", message=message))
+    elif not has_begun(seen) and is_outdated(seen.gang, subject):
+        message = "the spec was changed before all pods ran"
+        judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="SpecChanged", message=message))
+    elif is_suspended(seen.gang):
+        wait_in_queue(seen, seen.gang, draft)
     else:
         follow_or_judge(seen, seen.gang, draft)
+
+
+def wait_in_queue(seen: Observed, gang: Object, draft: Draft) -> None:
+    """Say why a suspended gang waits, or that it was stopped; when it may run is not for us to say."""
+    end = gang_end.how_it_ended(gang, seen.gang_pods, num_pods=seen.spec.resources.nodes, now=seen.now)
+    if end is None or end.verdict not in (Verdict.SUCCEEDED, Verdict.USER_ERROR):
+        reason = condition_of(seen.status, names.CONDITION_RUNNING).get("reason")
+        has_run = reason not in (CREATING, queue.QUEUED)
+        end = queue.how_it_was_stopped(seen.gang_pods, seen.admission, has_run=has_run)
+    if end is not None:
+        judge(seen, draft, end)
+        return
+    since = from_text(gang["metadata"].get("creationTimestamp")) or seen.now
+    waited = seen.now - since
+    if not seen.gang_pods:
+        draft.set("phase", "Queued")
+        if seen.admission is not None or waited >= queue.UNHEARD_FOR:
+            message = queue.how_it_waits(seen.admission)
+            if draft.set_condition(names.CONDITION_RUNNING, False, queue.QUEUED, message):
+                draft.announce(queue.QUEUED, f"attempt {seen.attempt}: {message}")
+    draft.look_again(queue.pause(waited))
 
 
 def follow_or_judge(seen: Observed, gang: Object, draft: Draft) -> None:
     """Say how the gang does, or how it ended."""
     end = gang_end.how_it_ended(gang, seen.gang_pods, num_pods=seen.spec.resources.nodes, now=seen.now)
     if end is None:
-        end = how_it_waits(
+        pool = seen.pool
+        end = how_it_waited(
             seen.gang_pods,
             num_pods=seen.spec.resources.nodes,
             refused=seen.refusal.message if seen.refusal else "",
-            now=seen.now,
-            grace=seen.settings.placement_grace,
+            pool=pool,
+            waited=seen.waited,
+            limit=seen.settings.pool_wait if pool else seen.settings.placement_grace,
         )
+    if end is None:
+        accepted = condition_of(seen.status, names.CONDITION_ACCEPTED)
+        said_at = accepted.get("lastTransitionTime") if accepted.get("reason") == NO_IMAGE else None
+        end = how_it_pulls(seen.gang_pods, said_at=from_text(said_at), now=seen.now)
     if end is None:
         limit = timedelta(seconds=seconds(seen.spec.run_policy.stall_timeout))
         end = how_it_stalled(seen.gang_pods, seen.progress, silence=seen.silence, limit=limit)
@@ -87,8 +121,8 @@ def leave_suspension(draft: Draft) -> None:
 def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Clear away an attempt that is over; start the next when nothing of it runs and the pause is past."""
     hear_rank_zero(seen, draft)
-    for gang in seen.gangs:
-        clear_away(draft, PYTORCHJOB, gang)
+    for known in seen.gangs:
+        clear_away(draft, kind_of(known), known)
     if seen.gangs or any(pod.is_live for pod in seen.gang_pods):
         draft.look_again(POLL)
         return
@@ -111,7 +145,7 @@ def pause_before_next(seen: Observed, draft: Draft) -> timedelta:
     if condition.get("reason") in gang_end.FAULT_REASONS:
         return restart.pause_after_fault(counted=int(draft.status.get("restartsCounted") or 0))
     pause = restart.pause_after_disruption(in_a_row=disruptions_in_a_row(draft))
-    if condition.get("reason") == HALF_PLACED:
+    if condition.get("reason") in TAKEN_BACK:
         return apart(pause, uid=seen.uid, attempt=seen.attempt)
     return pause
 
@@ -128,12 +162,16 @@ def saved_step(draft: Draft) -> int:
 
 
 def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
-    """Take the next number, then create the gang of that name."""
+    """Take the next number, then create the gang of that name, if there is room for all of it now."""
+    if why := why_not_now(seen, subject):
+        wait_for_room(draft, why)
+        return
     attempt = seen.attempt + 1
     draft.set("attempt", attempt)
     draft.set("restarts", attempt - 1)
     draft.status.setdefault("restartsCounted", 0)
-    draft.stamp("startTime")
+    if seen.spec.queue_name is None:
+        draft.stamp("startTime")
     if draft.condition(names.CONDITION_RESTARTING):
         draft.set_condition(names.CONDITION_RESTARTING, False, "Restarted", f"attempt {attempt} follows")
     leave_suspension(draft)
@@ -141,35 +179,40 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.announce(
         "GangCreated",
         f"attempt {attempt}: {subject.num_nodes} pod(s) x {subject.processes_per_node} process(es); follow: "
-        f"kubectl logs -f -n {subject.namespace} -l {names.LABEL_JOB}={subject.name},{names.LABEL_RANK}=0 "
+        f"kubectl logs -f -n {subject.namespace} -l {names.LABEL_JOB}={subject.name},"
+        f"{BACKENDS[subject.backend].rank_zero} "
         "(ends with this attempt)",
     )
     draft.set("phase", "Pending" if attempt == 1 else "Restarting")
-    draft.do(Create.of(pytorchjob(subject, attempt)))
+    draft.do(Create.of(gang(subject, attempt)))
+
+
+def wait_for_room(draft: Draft, why: str) -> None:
+    """Say what others hold, and look again: nothing tells when they give it back."""
+    if draft.set_condition(names.CONDITION_RUNNING, False, "NoRoom", why):
+        draft.announce("NoRoom", why)
+    if not is_true(draft.status, names.CONDITION_RESTARTING):
+        draft.set("phase", "Pending")
+    draft.look_again(RECHECK)
 
 
 def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Create the gang whose number is taken already."""
-    draft.do(Create.of(pytorchjob(subject, seen.attempt)))
+    draft.do(Create.of(gang(subject, seen.attempt)))
 
 
 def follow(seen: Observed, draft: Draft) -> None:
     """Say how a gang does that has not ended."""
-    pods, num_nodes = seen.gang_pods, seen.spec.resources.nodes
-    ready = sum(pod.is_ready or pod.has_succeeded for pod in pods)
-    if ready == num_nodes:
-        draft.set_condition(names.CONDITION_RUNNING, True, "Training", f"all {ready} pod(s) run")
+    draft.stamp("startTime")
+    standing = how_it_runs(seen.gang_pods, seen.progress, num_pods=seen.spec.resources.nodes, now=seen.now)
+    draft.set_condition(names.CONDITION_RUNNING, standing.runs, standing.reason, standing.message)
+    if standing.runs:
         evaluates = seen.progress is not None and seen.progress.state in ("baseline", "evaluating")
         draft.set("phase", "Evaluating" if evaluates else "Running")
-        draft.look_again(POLL)
-    else:
-        waiting = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
-        message = f"{ready} of {num_nodes} pod(s) run" + (f"; {waiting}" if waiting else "")
-        draft.set_condition(
-            names.CONDITION_RUNNING, False, "Unschedulable" if waiting else "Starting", message
-        )
-        draft.look_again(POLL)
+    elif draft.status.get("phase") == "Queued":
+        draft.set("phase", "Pending" if seen.attempt == 1 else "Restarting")
     draft.take_progress(seen.progress)
+    draft.look_again(seen.poll_every)
 
 
 def judge(seen: Observed, draft: Draft, end: End) -> None:
@@ -214,7 +257,7 @@ def start_over(seen: Observed, draft: Draft, end: End, counted: int) -> None:
     when = f" in {duration_text(pause)}" if pause > restart.DISRUPTION_PAUSE else ""
     draft.announce(end.reason, f"attempt {seen.attempt}: {end.message}; starts again{when}", is_warning=True)
     if seen.gang is not None:
-        clear_away(draft, PYTORCHJOB, seen.gang)
+        clear_away(draft, kind_of(seen.gang), seen.gang)
     draft.look_again(POLL)
 
 
@@ -224,8 +267,15 @@ def clear_away(draft: Draft, kind: Kind, obj: Object) -> None:
         draft.do(Delete.of(kind, obj))
 
 
-def runs_another_image(child: Object, image: str) -> bool:
-    """Whether a Job or PyTorchJob was made for another image than the job has now."""
-    spec = child["spec"]
-    template = spec["template"] if "template" in spec else spec["pytorchReplicaSpecs"]["Master"]["template"]
-    return bool(template["spec"]["containers"][0]["image"] != image)
+def has_begun(seen: Observed) -> bool:
+    """Whether every pod of the gang has come to run: before that, none can have trained."""
+    pods = seen.gang_pods
+    if is_true(seen.status, names.CONDITION_RUNNING):
+        return True
+    return len(pods) == seen.spec.resources.nodes and all(pod.phase != "Pending" for pod in pods)
+
+
+def is_outdated(child: Object, subject: Subject) -> bool:
+    """Whether the prepare Job or the gang was made from fields of the spec that have changed since."""
+    made_from = (child["metadata"].get("annotations") or {}).get(names.ANNOTATION_PODS)
+    return made_from is not None and made_from != subject.pods_hash

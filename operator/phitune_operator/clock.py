@@ -10,7 +10,7 @@ def utc_now() -> datetime:
 
 def to_text(moment: datetime) -> str:
     """Write a time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def from_text(text: object) -> datetime | None:
@@ -19,6 +19,6 @@ def from_text(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # OverflowError: before the first or after the last year there is
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

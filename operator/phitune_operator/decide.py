@@ -4,38 +4,65 @@ Pure. Decisions are taken once, at the first start, and read back from status an
 operator upgrade does not change what a restart runs.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from phitune_operator import names
+from phitune_operator.backends import backend_of
 from phitune_operator.blocked import BlockedError, BrokenConfigError
-from phitune_operator.defaults import resolve
+from phitune_operator.builds import BUILDS, Build
+from phitune_operator.cluster_settings import profile_for
+from phitune_operator.defaults import Offer, Resolved, cpu_request, memory_limit, resolve
 from phitune_operator.fields import quantity
+from phitune_operator.gpu_labels import MIB
+from phitune_operator.kinds import labels_of
 from phitune_operator.observed import Observed
-from phitune_operator.placement import MIB, Placement, choose
-from phitune_operator.policies import claim, room
+from phitune_operator.placement import Placement, candidates
+from phitune_operator.policies import claim, host, queue, room
+from phitune_operator.policies.free import wish_of
+from phitune_operator.policies.host import Share
+from phitune_operator.policies.zone import zones_for
 from phitune_operator.render.subject import Subject
-from phitune_operator.suitable import check_memory
-from phitune_operator.validate import not_implemented
+from phitune_operator.suitable import check_memory, version
 from phitune_trainer.config import ConfigError, TrainConfig, parse_config
 from phitune_trainer.memory import Gpu, gib
 from phitune_trainer.problems import problems_of
 from phitune_trainer.yaml_reader import YamlError, read_document
 
+NUM_CONFIGS: Final = 1_000
+"""Configs that are remembered as read: they never change, and reading one is most of what a look costs."""
+
 
 def check(seen: Observed) -> None:
     """Raise the first BlockedError that keeps the job from starting pods."""
-    if missing := not_implemented(seen.readable):
-        raise BlockedError(
-            "NotImplemented",
-            f"this version does not implement {', '.join(missing)}; change or remove what asks for it",
-        )
+    if seen.spec.queue_name is not None:
+        queue.check(seen.spec.queue_name, seen.queues)
     storage, num_nodes = seen.spec.storage, seen.spec.resources.nodes
     if storage.claim_name is not None:
         claim.check_named(seen.claim, name=storage.claim_name, num_nodes=num_nodes)
     elif seen.claim is not None:
         claim.check_own(seen.claim, key=seen.key, num_nodes=num_nodes, size=storage.size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a job runs on, and with what."""
+
+    placement: Placement
+    train: TrainConfig
+    image: str
+    build: str
+    """Of the trainer; empty where the operator did not choose one."""
+    share: Share
+    notes: Sequence[str] = ()
+    estimated: str | None = None
+    """Peak of each GPU's memory; None where that is not known."""
+    fits: bool = True
+    """Whether that is below what can be used of it."""
 
 
 def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
@@ -45,78 +72,156 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
     and BrokenConfigError if the config that was made can no longer be read.
     """
     known: dict[str, Any] = seen.status.get("placement") or {}
-    placement = _placement(seen, known)
-    train, notes, estimated = _train_config(seen, placement)
-    image = seen.spec.image or known.get("image") or seen.settings.trainer_image
+    decision = _read_back(seen, known) if "image" in known else _first_that_will_do(seen)
+    placement, train = decision.placement, decision.train
+    profile = profile_for(placement.product, seen.settings.network_profiles)
     subject = Subject(
         namespace=seen.key.namespace,
         name=seen.key.name,
         uid=seen.uid,
         spec=seen.spec,
         train=train,
-        image=image,
-        product=placement.product,
+        image=decision.image,
+        cpu=decision.share.cpu,
+        memory=decision.share.memory,
+        selectors=placement.selectors,
+        zones=zones_for(placement.nodes, num_nodes=train.world.nodes, claim=seen.claim),
+        gpu_resource=placement.resource,
+        profile=profile,
         hub=seen.settings.hub,
+        network=seen.settings.network,
+        backend=backend_of(seen.status, seen.settings.backend),
+        workload_priority=labels_of(seen.raw).get(names.LABEL_WORKLOAD_PRIORITY, ""),
     )
     capability = placement.compute_capability
     said = {
         "product": placement.product or ("CPU" if seen.spec.resources.gpus_per_node == 0 else None),
-        "computeCapability": f"{capability[0]}.{capability[1]}" if capability else None,
-        "image": image,
+        "nodeLabels": list(placement.selectors) or None,
+        "resource": placement.resource if placement.resource != names.GPU_RESOURCE else None,
+        "pool": placement.pool or None,
+        "networkProfile": profile.product if profile else None,
+        "computeCapability": version(capability) if capability else None,
+        "image": decision.image,
+        "backend": subject.backend,
+        "build": decision.build or None,
         "attention": train.training.attention,
         "precision": train.training.precision,
         "globalBatchSize": train.training.global_batch_size,
         "microBatchSize": train.training.micro_batch_size,
         "gradientCheckpointing": train.training.gradient_checkpointing,
-        "estimatedMemory": estimated or known.get("estimatedMemory"),
+        "cpu": decision.share.cpu,
+        "memory": decision.share.memory,
+        "estimatedMemory": decision.estimated,
         "availableMemory": f"{placement.gpu_memory // MIB}Mi" if placement.gpu_memory else None,
         "reason": placement.reason,
-        "notes": notes or known.get("notes"),
+        "notes": list(decision.notes) or None,
     }
     return subject, {name: value for name, value in said.items() if value is not None}
 
 
-def _placement(seen: Observed, known: dict[str, Any]) -> Placement:
-    if "image" in known:
-        major, _, minor = str(known.get("computeCapability", "")).partition(".")
-        product = str(known.get("product", ""))
-        memory = known.get("availableMemory")
-        return Placement(
-            product="" if product == "CPU" else product,
-            compute_capability=(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None,
-            gpu_memory=int(quantity(memory)) if memory else None,
-            reason=str(known.get("reason", "")),
-        )
-    resources = seen.spec.resources
-    return choose(
-        seen.nodes or (),
-        num_nodes=resources.nodes,
-        gpus_per_node=resources.gpus_per_node,
-        products=resources.gpu_products or (),
-        node_selector=resources.node_selector,
-        affinity=seen.spec.node_affinity,
-        tolerations=seen.spec.tolerations,
+def _first_that_will_do(seen: Observed) -> Decision:
+    """The best placement in whose memory the job fits, or else the best on which it may run.
+
+    Raises BlockedError: why the very best will not do.
+    """
+    refusal: BlockedError | None = None
+    tight: Decision | None = None
+    for placement in candidates(seen.nodes or (), wish_of(seen.spec), seen.settings.pools):
+        try:
+            decision = _decide(seen, placement)
+        except BlockedError as problem:
+            refusal = refusal or problem
+            continue
+        if decision.fits:
+            return decision
+        tight = tight or decision
+    if tight is not None:
+        return tight
+    assert refusal is not None
+    raise refusal
+
+
+def _decide(seen: Observed, placement: Placement) -> Decision:
+    images = seen.settings.trainer_images
+    builds = [build for build in BUILDS if build.name in images]
+    offer = Offer(builds=builds, driver=placement.driver) if images else None
+    resolved = _resolved(seen, placement.gpu, offer)
+    train, build = resolved.train, resolved.build
+    check_memory(train, resolved.memory, placement.gpu)
+    share = host.share_of(seen.spec, train, placement)
+    room.check(train, seen.spec.storage, seen.claim)
+    chosen = f"; image of build {build.name}, for {_needs(build)}" if build else ""
+    pod = f"; {share.cpu} CPUs and {share.memory} of memory a pod" if placement.product else ""
+    return Decision(
+        placement=replace(placement, reason=f"{placement.reason}{chosen}{pod}"),
+        train=_pinned(seen.config_map) if seen.config_map is not None else train,
+        image=seen.spec.image or (images[build.name] if build else seen.settings.trainer_image),
+        build=build.name if build else "",
+        share=share,
+        notes=resolved.notes,
+        estimated=f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None,
+        fits=resolved.memory is None or resolved.memory.fits,
     )
 
 
-def _train_config(seen: Observed, placement: Placement) -> tuple[TrainConfig, list[str], str | None]:
-    """The config of the first attempt, where there is one; else a fresh one, with notes and memory."""
+def _needs(build: Build) -> str:
+    flash = "bf16 with flash attention, " if "flash" in build.attention else ""
+    return (
+        f"{flash}compute capability {version(min(build.architectures))} and up, driver {build.driver} and up"
+    )
+
+
+def _read_back(seen: Observed, known: dict[str, Any]) -> Decision:
+    """What was decided before. The config, if it was not made yet, comes out as it did then."""
+    major, _, minor = str(known.get("computeCapability", "")).partition(".")
+    product, memory = str(known.get("product", "")), known.get("availableMemory")
+    # An operator that knew no other labels wrote down the product alone.
+    labelled = [f"{names.LABEL_GPU_PRODUCT}={product}"] if product not in ("", "CPU") else []
+    placement = Placement(
+        product="" if product == "CPU" else product,
+        compute_capability=(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None,
+        gpu_memory=int(quantity(memory)) if memory else None,
+        resource=str(known.get("resource", names.GPU_RESOURCE)),
+        selectors=tuple(known.get("nodeLabels") or labelled),
+        pool=str(known.get("pool", "")),
+        reason=str(known.get("reason", "")),
+    )
+    build = str(known.get("build", ""))
+    notes = known.get("notes") or ()
     if seen.config_map is not None:
-        return _pinned(seen.config_map), [], None
-    gpu = Gpu(placement.product or "the GPU", placement.gpu_memory, placement.compute_capability)
+        train = _pinned(seen.config_map)
+    else:
+        offer = Offer(builds=[one for one in BUILDS if one.name == build], driver=None) if build else None
+        train = _resolved(seen, placement.gpu, offer).train
+    resources = seen.spec.resources
+    return Decision(
+        placement=placement,
+        train=train,
+        image=seen.spec.image or str(known["image"]),
+        build=build,
+        share=Share(
+            cpu=resources.cpu or str(known.get("cpu") or cpu_request(seen.spec)),
+            memory=resources.memory or str(known.get("memory") or memory_limit(seen.spec, train)),
+        ),
+        notes=notes,
+        estimated=known.get("estimatedMemory"),
+    )
+
+
+def _resolved(seen: Observed, gpu: Gpu, offer: Offer | None) -> Resolved:
     try:
-        resolved = resolve(seen.readable, namespace=seen.key.namespace, uid=seen.uid, gpu=gpu)
+        return resolve(seen.readable, namespace=seen.key.namespace, uid=seen.uid, gpu=gpu, offer=offer)
     except ValidationError as error:
         raise BlockedError("InvalidSpec", "; ".join(problems_of(error))) from error
-    check_memory(resolved.train, resolved.memory, gpu)
-    room.check(resolved.train, seen.spec.storage, seen.claim)
-    estimated = f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None
-    return resolved.train, resolved.notes, estimated
 
 
 def _pinned(config_map: dict[str, Any]) -> TrainConfig:
     text = str((config_map.get("data") or {}).get(names.CONFIG_KEY, ""))
-    where = f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}"
+    return _read_config(text, f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}")
+
+
+@lru_cache(NUM_CONFIGS)
+def _read_config(text: str, where: str) -> TrainConfig:
     try:
         return parse_config(read_document(text), where)
     except (ConfigError, YamlError) as error:

@@ -4,10 +4,13 @@ Pure: the same job on the same GPU resolves to the same config. What the recipe 
 below; "not published" marks what it does not. A choice that a user may wonder about becomes a note.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
+from phitune_operator.blocked import BlockedError
+from phitune_operator.builds import Build, build_for
 from phitune_operator.fields import quantity
 from phitune_operator.suitable import FLASH_FROM, check_capability, version
 from phitune_trainer.config import (
@@ -76,20 +79,38 @@ class Resolved:
     """What was chosen or adjusted for the user, a sentence each."""
     memory: Choice | None = None
     """How the job fits in the GPU's memory; None on CPU, and where that memory is not known."""
+    build: Build | None = None
+    """The build of the trainer for the GPU; None where one image is for all, or the GPU is not known."""
 
 
-def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = None) -> Resolved:
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What there is to run a job on, beside the GPU itself."""
+
+    builds: Sequence[Build]
+    """Builds of the trainer that there are images of."""
+    driver: int | None
+    """Major version of the NVIDIA driver; None if nothing tells it."""
+
+
+def resolve(
+    job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = None, offer: Offer | None = None
+) -> Resolved:
     """The config that the job's pods read. The job must be one that `validate` accepts.
 
     `gpu` is what it will run on; None on CPU, or where no cluster is at hand: then one of today's is taken,
-    the smallest batch goes through it at a time, and a note says so. Raises BlockedError if that GPU cannot
-    do what is asked.
+    the smallest batch goes through it at a time, and a note says so. `offer`: None where one image is for
+    all GPUs, and has all that they can use. Raises BlockedError if that GPU cannot do what is asked, or no
+    image is for it.
     """
     check_capability(job.spec, gpu)
     spec, notes = job.spec, list[str]()
     row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), _FLAGS)
     world = _world(spec)
     data = _data(spec)
+    precision = _precision(spec, world, gpu, notes)
+    build = _build(spec, gpu, offer, precision)
+    attention = _attention(spec, world, gpu, precision, build, notes)
     train = TrainConfig(
         run=Run(namespace=namespace, name=job.metadata.name, uid=uid),
         model=_model(spec),
@@ -99,7 +120,7 @@ def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = Non
         freeze_vision=spec.freeze_vision,
         lora=_lora(spec, row),
         resume_from=spec.resume_from,
-        training=_training(spec, row, world, gpu, notes),
+        training=_training(spec, row, world, precision, attention, notes),
         world=world,
         checkpoint=_checkpoint(spec),
         evaluation=_evaluation(spec, data, notes),
@@ -116,7 +137,7 @@ def resolve(job: FineTuneJob, *, namespace: str, uid: str, gpu: Gpu | None = Non
             "offload_optimizer": memory.setup.offload,
         }
         train = train.model_copy(update={"training": train.training.model_copy(update=fitting)})
-    return Resolved(train, notes, memory)
+    return Resolved(train, notes, memory, build)
 
 
 def cpu_request(spec: FineTuneJobSpec) -> str:
@@ -211,12 +232,12 @@ def _training(
     spec: FineTuneJobSpec,
     row: Row,
     world: World,
-    gpu: Gpu | None,
+    precision: Precision,
+    attention: Attention,
     notes: list[str],
 ) -> Training:
     asked = spec.training
     global_batch = _global_batch(spec, row, world, notes)
-    precision = _precision(spec, world, gpu, notes)
     return Training(
         epochs=None if asked.max_steps is not None else asked.epochs or row.epochs,
         max_steps=asked.max_steps,
@@ -232,7 +253,7 @@ def _training(
         gradient_checkpointing=_recompute(spec, world),
         offload_optimizer=asked.offload_optimizer == "always",
         precision=precision,
-        attention=_attention(spec, world, gpu, precision, notes),
+        attention=attention,
         seed=asked.seed,
     )
 
@@ -322,23 +343,62 @@ def _precision(spec: FineTuneJobSpec, world: World, gpu: Gpu | None, notes: list
     return precision
 
 
+def _build(spec: FineTuneJobSpec, gpu: Gpu | None, offer: Offer | None, precision: Precision) -> Build | None:
+    """The build for the GPU; none where the job has an image of its own, or nobody knows the GPU."""
+    is_known = gpu is not None and gpu.compute_capability is not None
+    if offer is None or spec.image is not None or spec.resources.gpus_per_node == 0 or not is_known:
+        return None
+    assert gpu is not None
+    assert gpu.compute_capability is not None
+    build = build_for(
+        gpu.compute_capability, driver=offer.driver, is_bf16=precision == "bf16", builds=offer.builds
+    )
+    if build is not None:
+        return build
+    has = ", ".join(
+        f"{one.name} ({', '.join(map(version, one.architectures))}; driver {one.driver} or newer)"
+        for one in offer.builds
+    )
+    driver = f" and driver {offer.driver}" if offer.driver is not None else ""
+    raise BlockedError(
+        "NoImageForGPU",
+        f"{_capability(gpu)}{driver}, and no image of the trainer is for that; there are {has or 'none'}. "
+        "Newer GPUs (spec.resources.gpuProducts), a newer driver, an image of your own (spec.image), or the "
+        "chart's value trainer.images help",
+    )
+
+
 def _attention(
-    spec: FineTuneJobSpec, world: World, gpu: Gpu | None, precision: Precision, notes: list[str]
+    spec: FineTuneJobSpec,
+    world: World,
+    gpu: Gpu | None,
+    precision: Precision,
+    build: Build | None,
+    notes: list[str],
 ) -> Attention:
     """The fastest that runs there: flash attention, or PyTorch's own; written out only where asked for."""
     asked = spec.training.attention
+    if asked == "flash" and build is not None and asked not in build.attention:
+        raise BlockedError(
+            "UnsuitableGPU",
+            f"spec.training.attention: the image of build {build.name}, the one for {_capability(gpu)}, has "
+            "no flash attention; use auto or sdpa, or the chart's value trainer.images.flash",
+        )
     if asked != "auto":
         return asked
     if world.device == "cpu" or gpu is None or gpu.compute_capability is None:
         return "sdpa"
-    is_flash = precision == "bf16" and gpu.compute_capability >= FLASH_FROM
+    is_there = build is None or "flash" in build.attention
+    is_flash = precision == "bf16" and gpu.compute_capability >= FLASH_FROM and is_there
     needs = f"flash needs bf16 and compute capability {version(FLASH_FROM)}"
+    image = "" if is_there or build is None else f"; the image of build {build.name} has none"
     attention: Attention = "flash" if is_flash else "sdpa"
-    notes.append(f"training.attention is {attention}: {_capability(gpu)} with {precision}, {needs}")
+    notes.append(f"training.attention is {attention}: {_capability(gpu)} with {precision}, {needs}{image}")
     return attention
 
 
-def _capability(gpu: Gpu) -> str:
+def _capability(gpu: Gpu | None) -> str:
+    assert gpu is not None
     return f"{gpu.name} has compute capability {version(gpu.compute_capability or (0, 0))}"
 
 

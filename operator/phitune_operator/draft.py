@@ -6,14 +6,16 @@ an Event, so that the two never differ.
 
 from collections.abc import Mapping
 from copy import deepcopy
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from phitune_operator import names
 from phitune_operator.blocked import MAX_MESSAGE
 from phitune_operator.clock import to_text
-from phitune_operator.observed import Action, Announcement, Create, Observed, Plan
+from phitune_operator.kinds import Object
+from phitune_operator.observed import Action, Announcement, Create, Plan
 from phitune_operator.pods import PodView
+from phitune_operator.remedies import REMEDIES
 from phitune_operator.reports import CheckpointReport, EndReport, EvaluationReport, ProgressReport, clean
 from phitune_operator.status import condition_of, duration_text
 
@@ -24,13 +26,13 @@ AFTER_A_WRITE = 5.0
 class Draft:
     """Collects a plan."""
 
-    def __init__(self, seen: Observed) -> None:
-        self.status: dict[str, Any] = deepcopy(seen.status)
+    def __init__(self, job: Object, *, now: datetime) -> None:
+        self.status: dict[str, Any] = deepcopy(job.get("status") or {})
         self.actions: list[Action] = []
         self._announcements: list[Announcement] = []
         self._look_again: float | None = None
-        self._generation = int(seen.raw["metadata"].get("generation") or 0)
-        self._now = seen.now
+        self._generation = int(job["metadata"].get("generation") or 0)
+        self._now = now
         self.status["observedGeneration"] = self._generation
 
     def plan(self) -> Plan:
@@ -146,7 +148,12 @@ class Draft:
         self, reason: str, message: str, pod: PodView | None, *, attempt: int | None = None
     ) -> None:
         """Say why something ended badly; the pod that tells most about it is named."""
-        failure: dict[str, Any] = {"reason": reason, "message": clean(message), "attempt": attempt}
+        failure: dict[str, Any] = {
+            "reason": reason,
+            "message": clean(message),
+            "remedy": REMEDIES.get(reason),
+            "attempt": attempt,
+        }
         if pod is not None:
             failure |= {"pod": pod.name, "node": pod.node or None, "exitCode": pod.exit_code}
             failure["lastLines"] = list(pod.last_lines) or None

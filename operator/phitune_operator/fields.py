@@ -27,6 +27,7 @@ LABEL_KEY: Final = (
 )
 IMAGE: Final = r"^[A-Za-z0-9][-A-Za-z0-9._:/@]*$"
 ENV_NAME: Final = "^[A-Za-z_][A-Za-z0-9_]*$"
+ENV_VALUE: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f]*$"
 
 IN_WORDS: Final = {
     **PATTERNS,
@@ -40,6 +41,7 @@ IN_WORDS: Final = {
     IMAGE: "the reference of an image, such as registry.example.com/trainer:1.0",
     JOB_NAME_PATTERN: "lower-case letters, digits and hyphens, first a letter, last no hyphen",
     ENV_NAME: "letters, digits and underscores, not beginning with a digit",
+    ENV_VALUE: "text without control characters",
 }
 """What a pattern asks for, as the messages and the reference say it."""
 
@@ -71,6 +73,7 @@ ObjectName = Annotated[str, Field(max_length=253, pattern=DNS_SUBDOMAIN)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 LabelKey = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
 Image = Annotated[str, Field(max_length=512, pattern=IMAGE)]
+AnnotationValue = Annotated[str, Field(max_length=1024)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 AnyObject = Annotated[dict[str, Any], Field(json_schema_extra={PRESERVE_UNKNOWN: True})]
 

@@ -4,14 +4,19 @@ Low-level events only: kopf writes nothing to the objects, and a crash loses not
 with a LIST again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import kopf
 
-from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, WATCHED, Kind
+from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, Kind
+from phitune_operator.kube import LIST_PAGE
 from phitune_operator.metrics import Metrics
 from phitune_operator.queue import WorkQueue
 from phitune_operator.store import Store
+
+IDLE_TASK = 0.2
+"""Seconds."""
 
 
 def settings() -> kopf.OperatorSettings:
@@ -21,12 +26,17 @@ def settings() -> kopf.OperatorSettings:
     ours.scanning.disabled = True
     ours.networking.connect_timeout = 10.0
     ours.process.ultimate_exiting_timeout = 10.0
+    # kopf lists all again at its start, and keeps a task an object until that has been idle for so long.
+    ours.watching.chunk_size = LIST_PAGE
+    ours.queueing.idle_timeout = IDLE_TASK
     for kind in CHILDREN:
         ours.watching.label_selectors[kind.group, kind.version, kind.plural] = CHILD_SELECTOR
     return ours
 
 
-def registry(store: Store, queue: WorkQueue, metrics: Metrics) -> kopf.OperatorRegistry:
+def registry(
+    store: Store, queue: WorkQueue, metrics: Metrics, watched: Sequence[Kind]
+) -> kopf.OperatorRegistry:
     """Return kopf's registry with a handler a watched kind."""
     ours = kopf.OperatorRegistry()
 
@@ -37,7 +47,7 @@ def registry(store: Store, queue: WorkQueue, metrics: Metrics) -> kopf.OperatorR
         if key is not None:
             queue.add(key)
 
-    for kind in WATCHED:
+    for kind in watched:
         kopf.on.event(kind.group, kind.version, kind.plural, param=kind, id=kind.plural, registry=ours)(
             on_event
         )

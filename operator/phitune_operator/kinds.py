@@ -52,23 +52,30 @@ class Kind:
 
 FINETUNEJOB: Final = Kind(names.GROUP, names.VERSION, names.PLURAL, names.KIND)
 PYTORCHJOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
+JOBSET: Final = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 POD: Final = Kind("", "v1", "pods", "Pod")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NODE: Final = Kind("", "v1", "nodes", "Node")
 EVENT: Final = Kind("", "v1", "events", "Event")
+NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+WORKLOAD: Final = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
+LOCAL_QUEUE: Final = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
-CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, PYTORCHJOB, POD)
+GANGS: Final = (PYTORCHJOB, JOBSET)
+"""Kinds that run the pods of an attempt, the preferred one first. A cluster need not have them all."""
+CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, *GANGS, POD)
 """Kinds that belong to a job, found by their labels."""
 WATCHED: Final = (FINETUNEJOB, *CHILDREN)
+"""Kinds that are watched, as far as the cluster has them."""
 
 CHILD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGER},{names.LABEL_JOB}"
 """Label selector of every child: bounds what the operator lists, watches and holds."""
 
 
-_BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (*WATCHED, NODE, EVENT)}
+_BY_NAME: Final = {(kind.api_version, kind.kind): kind for kind in (*WATCHED, NETWORK_POLICY, NODE, EVENT)}
 
 
 def kind_of(obj: Object) -> Kind:
@@ -96,10 +103,15 @@ def is_terminating(obj: Object) -> bool:
     return obj["metadata"].get("deletionTimestamp") is not None
 
 
+def controllers_of(obj: Object) -> set[str]:
+    """Return the uid of the object's controller; empty if it has none."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    return {str(owner.get("uid")) for owner in owners if owner.get("controller")}
+
+
 def is_controlled_by(obj: Object, uid: str) -> bool:
     """Whether the object's controller is the owner with this uid."""
-    owners = obj["metadata"].get("ownerReferences") or []
-    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+    return uid in controllers_of(obj)
 
 
 def is_controlled_by_name(obj: Object, kind: Kind, name: str) -> bool:

@@ -6,6 +6,7 @@ whoever called will look again anyway.
 
 import json
 import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,7 +21,9 @@ REQUEST_TIMEOUT = 30.0
 """Seconds that one call may take."""
 LIST_PAGE = 500
 """Objects in one answer to a LIST."""
+JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 """HTTP's word for Kubernetes' verb."""
 
@@ -53,7 +56,8 @@ class ApiError(Exception):
     @property
     def is_refusal(self) -> bool:
         """The request itself is not admitted: sending it again soon will not help."""
-        return self.status in (400, 403, 422)
+        is_too_large = "request is too large" in self.message  # etcd's word, which comes as a 500
+        return self.status in (400, 403, 413, 422) or is_too_large
 
 
 class Kube:
@@ -88,23 +92,49 @@ class Kube:
                 return None
             raise
 
-    async def list(
-        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
-    ) -> list[Object]:
-        """Return every object that the selectors match, page by page."""
-        objects: list[Object] = []
+    async def pages(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        is_metadata: bool = False,
+    ) -> AsyncIterator[Sequence[Object]]:
+        """Give every object that the selectors match, page by page: who keeps none needs memory for one.
+
+        With `is_metadata`, objects have nothing but that, and cost the API server and us a fraction.
+        """
         query = {"limit": str(LIST_PAGE)}
         if labels:
             query["labelSelector"] = labels
         if fields:
             query["fieldSelector"] = fields
+        accept = METADATA_LIST if is_metadata else JSON
         while True:
-            page = await self._json("list", f"{kind.path(namespace)}?{urlencode(query)}")
-            objects += page.get("items") or []
+            page = await self._json("list", f"{kind.path(namespace)}?{urlencode(query)}", accept=accept)
             token = (page.get("metadata") or {}).get("continue")
+            yield page.pop("items", None) or []
             if not token:
-                return objects
+                return
             query["continue"] = token
+
+    async def serves(self, kind: Kind) -> bool:
+        """Return whether the API server has the kind."""
+        try:
+            group = await self._json("get", f"/apis/{kind.group}/{kind.version}")
+        except ApiError as error:
+            if error.not_found:
+                return False
+            raise
+        return any(resource["name"] == kind.plural for resource in group.get("resources") or [])
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        """Return every object that the selectors match."""
+        pages = self.pages(kind, namespace, labels=labels, fields=fields)
+        return [obj async for page in pages for obj in page]
 
     async def create(self, kind: Kind, obj: Object) -> Object:
         """Create the object; fails with `already_exists` rather than touch one that is there."""
@@ -134,25 +164,34 @@ class Kube:
         return data.decode("utf-8", errors="replace")
 
     async def _json(
-        self, verb: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
+        self,
+        verb: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Object:
-        answer: Object = json.loads(await self._request(verb, path, body, content_type=content_type))
+        data = await self._request(verb, path, body, content_type=content_type, accept=accept)
+        answer: Object = json.loads(data)
         return answer
 
     async def _request(
-        self, verb: str, path: str, body: Any = None, *, content_type: str = "application/json"
+        self, verb: str, path: str, body: Any = None, *, content_type: str = JSON, accept: str = JSON
     ) -> bytes:
         began, status = time.monotonic(), 0
         try:
-            status, data = await self._send(METHODS[verb], path, body, content_type)
+            status, data = await self._send(METHODS[verb], path, body, content_type, accept)
         finally:
             self._metrics.requested(verb, status, time.monotonic() - began)
         if not 200 <= status < 300:
             raise _error_of(status, data)
         return data
 
-    async def _send(self, method: str, path: str, body: Any, content_type: str) -> tuple[int, bytes]:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
+    async def _send(
+        self, method: str, path: str, body: Any, content_type: str, accept: str
+    ) -> tuple[int, bytes]:
+        headers = {"Accept": accept, "Content-Type": content_type}
         try:
             prepared = await self._api.param_serialize(
                 method, path, header_params=headers, auth_settings=["BearerToken"], body=body

@@ -28,6 +28,10 @@ STOP_AFTER = 10.0
 """Seconds since its last renewal after which a holder stops; the rest is for what it has under way."""
 EVERY = 3.0
 """Seconds between two renewals, and between two looks of those who wait."""
+ANSWER = 5.0
+"""Seconds that a holder waits for an API server that is slow, before it tries once more."""
+SOON = 0.5
+"""Seconds between a renewal that failed and the next try."""
 
 
 class LeadershipLostError(Exception):
@@ -108,13 +112,17 @@ class Leadership:
         """Renew the Lease for ever. Raises LeadershipLostError before another one may hold it."""
         why: Exception | None = None
         while left := self._me.seconds_left(time.monotonic()):
+            look_again = time.monotonic() + EVERY
             try:
-                holder = await asyncio.wait_for(self._look(), min(EVERY, left))
+                # Not wait_for, which in Python 3.11 may swallow the cancellation that ends this.
+                async with asyncio.timeout(min(ANSWER, left)):
+                    holder = await self._look()
                 if holder != self._me.identity:
                     raise LeadershipLostError(f"the Lease was taken by {holder}")
             except (ApiError, TimeoutError) as error:
-                why = error
-            await asyncio.sleep(min(EVERY, self._me.seconds_left(time.monotonic())))
+                why, look_again = error, time.monotonic() + SOON
+            now = time.monotonic()
+            await asyncio.sleep(max(0.0, min(look_again - now, self._me.seconds_left(now))))
         raise LeadershipLostError(f"the Lease could not be renewed in time: {why!r}")
 
     async def release(self) -> None:

@@ -26,7 +26,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        # In ASCII: no character of a name or of an error acts on the terminal that shows the log.
+        return json.dumps(line)
 
 
 class JobLogger(logging.LoggerAdapter[logging.Logger]):

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -20,13 +21,17 @@ import aiohttp
 import kopf
 
 from phitune_operator import handlers, health, logs, names
+from phitune_operator.backends import AUTO
 from phitune_operator.clock import utc_now
+from phitune_operator.cluster_settings import SettingsError, network_profiles, pools, trainer_images
+from phitune_operator.installed import Installed
+from phitune_operator.kinds import GANGS
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.leader import Leadership, LeadershipLostError
 from phitune_operator.logs import LOGGER
 from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
-from phitune_operator.observed import HubAccess, Settings
+from phitune_operator.observed import HubAccess, NetworkAccess, Settings
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.queue import WorkQueue, work
 from phitune_operator.reconcile import Reconciler
@@ -83,6 +88,21 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="how long a gang may hold nodes while some of its pods find none (PHITUNE_PLACEMENT_GRACE; "
         "default: 60; longer where nodes are added on demand)",
     )
+    parser.add_argument(
+        "--pool-wait",
+        type=float,
+        default=os.environ.get("PHITUNE_POOL_WAIT", "900"),
+        metavar="SECONDS",
+        help="how long a gang may wait for a pool of nodes to grow (PHITUNE_POOL_WAIT; default: 900; "
+        "PHITUNE_POOLS names the pools)",
+    )
+    parser.add_argument(
+        "--backend",
+        default=os.environ.get("PHITUNE_BACKEND", AUTO),
+        choices=[AUTO, *(kind.kind.lower() for kind in GANGS)],
+        help="kind of object that runs the gangs of new jobs (PHITUNE_BACKEND; default: the first that the "
+        "cluster has)",
+    )
     options = parser.parse_args(argv)
     if options.lease and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", options.lease):
         parser.error(f"--lease: must be NAMESPACE/NAME, got {options.lease}")
@@ -102,6 +122,18 @@ def hub_access(environment: Mapping[str, str]) -> HubAccess:
         for name in ("endpoint", "proxy", "no_proxy", "ca_config_map")
     }
     return HubAccess(**told)
+
+
+def network_access(environment: Mapping[str, str]) -> NetworkAccess | None:
+    """Whom the pods of jobs may talk to, as the chart's values say it; None: nothing is restricted."""
+    namespace = environment.get("PHITUNE_OPERATOR_NAMESPACE", "")
+    if not namespace:
+        return None
+    return NetworkAccess(
+        operator_namespace=namespace,
+        dns_namespace=environment.get("PHITUNE_DNS_NAMESPACE") or "kube-system",
+        prometheus_namespace=environment.get("PHITUNE_PROMETHEUS_NAMESPACE", ""),
+    )
 
 
 def identity(environment: Mapping[str, str]) -> str:
@@ -124,18 +156,18 @@ async def run(options: argparse.Namespace) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         store, queue = Store(), WorkQueue()
         metrics.watch(store, queue)
-        observer = Observer(
-            kube,
-            store,
-            ProgressPoller(session),
-            Settings(
-                trainer_image=options.trainer_image,
-                hub=hub_access(os.environ),
-                placement_grace=timedelta(seconds=options.placement_grace),
-            ),
+        settings = Settings(
+            trainer_image=options.trainer_image,
+            hub=hub_access(os.environ),
+            network=network_access(os.environ),
+            placement_grace=timedelta(seconds=options.placement_grace),
+            trainer_images=trainer_images(os.environ),
+            pools=pools(os.environ),
+            pool_wait=timedelta(seconds=options.pool_wait),
+            network_profiles=network_profiles(os.environ),
         )
-        reconciler = Reconciler(kube, store, queue, observer, metrics, clock=utc_now)
-        resync = Resync(kube, store, queue, options.namespaces)
+        installed = Installed(kube, options.backend)
+        resync = Resync(kube, store, queue, options.namespaces, installed)
         if options.lease:
             namespace, _, name = options.lease.partition("/")
             leadership = Leadership(kube, namespace, name, identity(os.environ))
@@ -148,6 +180,9 @@ async def run(options: argparse.Namespace) -> None:
         if not await is_done_before_signal(see_cluster(resync)):
             LOGGER.info("stopped before the cluster could be read")
             return
+        settings = replace(settings, backend=installed.default)
+        observer = Observer(kube, store, ProgressPoller(session), settings)
+        reconciler = Reconciler(kube, store, queue, observer, metrics, clock=utc_now)
         probes.ready(resync)
         LOGGER.info(
             "serving %s; %d job(s)", ", ".join(options.namespaces) or "all namespaces", len(store.jobs())
@@ -156,7 +191,7 @@ async def run(options: argparse.Namespace) -> None:
             mine = [tasks.create_task(work(queue, reconciler.look)) for _ in range(NUM_WORKERS)]
             mine.append(tasks.create_task(resync.run()))
             await kopf.operator(
-                registry=handlers.registry(store, queue, metrics),
+                registry=handlers.registry(store, queue, metrics, installed.watched),
                 settings=handlers.settings(),
                 standalone=True,
                 # Only peering uses it; without it kopf asks for the user's name, and a pod's user has none.
@@ -194,7 +229,9 @@ async def see_cluster(resync: Resync) -> None:
             await resync.fill()
         except ApiError as error:
             hint = (
-                "; are the CRDs of Phitune and of the training-operator installed?" if error.not_found else ""
+                "; are the CRDs of Phitune and of the training-operator (or JobSet) installed?"
+                if error.not_found
+                else ""
             )
             LOGGER.warning("cannot read the cluster: %s%s; trying again in %.0f s", error, hint, START_PAUSE)
             await asyncio.sleep(START_PAUSE)
@@ -208,6 +245,9 @@ def main() -> None:
     logs.set_up(options.log_level)
     try:
         asyncio.run(run(options))
+    except* SettingsError as wrong:
+        LOGGER.error("%s", wrong.exceptions[0])
+        sys.exit(2)
     except* LeadershipLostError as lost:
         LOGGER.error("%s; ending, so that only one works", lost.exceptions[0])
         sys.exit(1)

@@ -4,7 +4,6 @@ Counters begin at 0 with each start of the process. Gauges are read when they ar
 """
 
 import time
-from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, get_args
 
@@ -30,7 +29,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._reconciles = Histogram(
             "phitune_operator_reconcile_seconds",
-            "Time of one look at one job, by how it ended: done, conflict or error.",
+            "Time of one look at one job, by how it ended: done, conflict, error or bug.",
             ["outcome"],
             buckets=SECONDS,
             registry=self._registry,
@@ -94,10 +93,8 @@ class _Held:
     def collect(self) -> Iterator[Metric]:
         """Read the store and the queue."""
         jobs = GaugeMetricFamily("phitune_operator_jobs", "FineTuneJobs, by phase.", labels=["phase"])
-        held = (self._store.job(key) or {} for key in self._store.jobs())
-        phases = Tally((job.get("status") or {}).get("phase", PHASES[0]) for job in held)
         for phase in PHASES:
-            jobs.add_metric([phase], phases[phase])
+            jobs.add_metric([phase], self._store.count(phase))
         yield jobs
         yield GaugeMetricFamily(
             "phitune_operator_queue_depth",

@@ -4,6 +4,7 @@ Children's names are functions of the job's name (and the attempt) alone, so tha
 earlier pass made, and `MAX_JOB_NAME` leaves room for the longest of them.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 GROUP: Final = "phitune.dev"
@@ -34,6 +35,15 @@ ROLE_PREPARE: Final = "prepare"
 ROLE_TRAINER: Final = "trainer"
 LABEL_RANK: Final = f"{GROUP}/rank"
 """`"0"` on the master pod: `kubectl logs -f -l phitune.dev/job=NAME,phitune.dev/rank=0` follows them all."""
+LABEL_INDEX: Final = "batch.kubernetes.io/job-completion-index"
+"""Which pod of an indexed Job one is, set by Kubernetes: the node rank, in a gang that is a JobSet."""
+LABEL_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+LABEL_WORKLOAD_PRIORITY: Final = "kueue.x-k8s.io/priority-class"
+"""Taken over from the FineTuneJob: names the WorkloadPriorityClass."""
+LABEL_WORKLOAD_OF: Final = "kueue.x-k8s.io/job-uid"
+"""On a Workload of Kueue's: the uid of what it speaks for."""
+ANNOTATION_PODS: Final = f"{GROUP}/pods"
+"""On the prepare Job and the gang: a hash of what their pods were made of, of what may change in a spec."""
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_NAME_VALUE: Final = "phitune"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -41,6 +51,8 @@ MANAGER: Final = "phitune-operator"
 """Value of the managed-by label, and the field manager of server-side apply."""
 LABEL_GPU_PRODUCT: Final = "nvidia.com/gpu.product"
 """On nodes, set by GPU feature discovery."""
+LABEL_ZONE: Final = "topology.kubernetes.io/zone"
+"""On nodes, and on volumes that belong to a zone."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 
 # Types of the conditions in status.
@@ -63,6 +75,10 @@ WORKSPACE_PATH: Final = "/workspace"
 CONFIG_PATH: Final = "/etc/phitune"
 CONFIG_KEY: Final = "train.yaml"
 CONFIG_FILE: Final = f"{CONFIG_PATH}/{CONFIG_KEY}"
+JOBSET_NODES: Final = "n"
+"""Name of the replicated Job of a JobSet: short, for pods' names have to stay within 63 characters."""
+MASTER_PORT: Final = 23456
+"""At which the ranks of a JobSet meet, on the pod of node rank 0."""
 PROGRESS_PORT: Final = 8471
 PROGRESS_PORT_NAME: Final = "progress"
 ENV_CONFIG: Final = "PHITUNE_CONFIG"
@@ -71,13 +87,19 @@ ENV_HUB_TOKEN: Final = "HF_TOKEN"  # noqa: S105 - the name of a variable
 HUB_TOKEN_VARIABLES: Final = (ENV_HUB_TOKEN, "HUGGING_FACE_HUB_TOKEN")
 """Where the hub's client looks for a token."""
 ENV_DATA_TOKEN: Final = "PHITUNE_DATA_TOKEN"  # noqa: S105 - the name of a variable
-SECRET_TOKEN_KEY: Final = "token"  # noqa: S105 - the name of a key
-"""Key under which a secret holds the hub's token."""
+SECRET_TOKEN_KEY: Final = "HF_TOKEN"  # noqa: S105 - the name of a key
+"""Key under which a secret holds the hub's token. Not `token`: under that a secret holds a service account's,
+which nobody must get by naming it in a job."""
 CA_PATH: Final = "/etc/phitune-ca"
 CA_KEY: Final = "ca.crt"
 POD_USER: Final = 65532
 """User and group of every training pod; the volume's files belong to this group."""
 TERMINATION_GRACE_SECONDS: Final = 120
+
+
+def is_rank_zero(labels: Mapping[str, str]) -> bool:
+    """Whether the training pod with these labels holds rank 0."""
+    return "0" in (labels.get(LABEL_RANK), labels.get(LABEL_INDEX))
 
 
 def workspace_claim(job: str) -> str:
@@ -90,21 +112,39 @@ def config_map(job: str) -> str:
     return f"{job}-config"
 
 
+def network_policy(job: str, role: str) -> str:
+    """Name of the NetworkPolicy of the job's pods of a role."""
+    return f"{job}-{role}"
+
+
 def prepare_job(job: str) -> str:
     """Name of the Job that puts model and data on the volume."""
     return f"{job}-prepare"
 
 
-def pytorchjob(job: str, attempt: int) -> str:
+def gang(job: str, attempt: int) -> str:
     """Name of the gang of one attempt; attempts count from 1."""
     return f"{job}-{attempt}"
 
 
+def jobset_job(job: str, attempt: int) -> str:
+    """Name of the one Job of a gang that is a JobSet, as the JobSet controller forms it.
+
+    Its pods are called so with the index and five random characters behind it.
+    """
+    return f"{gang(job, attempt)}-{JOBSET_NODES}-0"
+
+
+def jobset_master_address(job: str, attempt: int) -> str:
+    """Host name of the pod of node rank 0 of a gang that is a JobSet, within the namespace."""
+    return f"{jobset_job(job, attempt)}-0.{gang(job, attempt)}"
+
+
 def master_pod(job: str, attempt: int) -> str:
     """Name of the pod of node rank 0, as the training-operator forms it."""
-    return f"{pytorchjob(job, attempt)}-master-0"
+    return f"{gang(job, attempt)}-master-0"
 
 
 def worker_pod(job: str, attempt: int, index: int) -> str:
     """Name of the pod of node rank `index + 1`, as the training-operator forms it."""
-    return f"{pytorchjob(job, attempt)}-worker-{index}"
+    return f"{gang(job, attempt)}-worker-{index}"

@@ -1,16 +1,20 @@
 """The reads: all about one job, from the store and, where no watch tells, the API server and rank 0.
 
-Rights used here, beside list and watch of the kinds in the store (finetunejobs, pytorchjobs, jobs, pods,
-configmaps, persistentvolumeclaims):
+Rights used here, beside list and watch of the kinds in the store (finetunejobs, pytorchjobs, jobsets,
+jobs, pods, configmaps, persistentvolumeclaims):
 
 | resource | verbs | for |
 | --- | --- | --- |
 | persistentvolumeclaims | get | the claim that a job names |
-| nodes | get, list | GPU products; whether the node of a pod that went silent is alive |
+| nodes | get, list | GPUs there are (`capacity.py`); whether the node of a pod that went silent is alive |
+| pods | list | what is held of nodes with GPUs (`capacity.py`); in the whole cluster, where allowed |
 | events | list | why a controller could not create pods |
-| pods/log | get | last lines of a pod that ended without last words |
+| localqueues.kueue.x-k8s.io | list | whether the queue that a job names is there |
+| workloads.kueue.x-k8s.io | list | why a gang is queued, or was taken back |
+| pods/log | get | last lines of a pod that ended without last words; how far prepare is |
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,18 +22,24 @@ from datetime import datetime, timedelta
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
 from phitune_operator.attempts import POLL, was_suspended
+from phitune_operator.backends import BACKENDS, backend_of, is_suspended
+from phitune_operator.capacity import Capacity
 from phitune_operator.clock import from_text
 from phitune_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
     EVENT,
+    GANGS,
     JOB,
+    LOCAL_QUEUE,
     NODE,
     POD,
     PYTORCHJOB,
+    WORKLOAD,
     Key,
     Kind,
     Object,
+    controllers_of,
     is_controlled_by,
     is_controlled_by_name,
     labels_of,
@@ -37,20 +47,29 @@ from phitune_operator.kinds import (
     uid_of,
 )
 from phitune_operator.kube import ApiError, Kube
-from phitune_operator.observed import Observed, Settings
-from phitune_operator.placement import Node, gpu_node
+from phitune_operator.observed import Admission, Observed, Settings
+from phitune_operator.placement import Node
 from phitune_operator.plan import is_finished
 from phitune_operator.pods import PodView, view
-from phitune_operator.policies import prepare
+from phitune_operator.policies import prepare, queue
+from phitune_operator.policies.half_placed import waits_for_nodes
+from phitune_operator.prepared import what_to_prepare
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.refusals import Refusal, refusal_of
 from phitune_operator.reports import MAX_LINES, ProgressReport, clean_lines
 from phitune_operator.status import is_true
+from phitune_operator.stopwatch import Stopwatch
 from phitune_operator.store import Store
 from phitune_operator.validate import InvalidJobError, read_job
 
 POD_CREATION_GRACE = timedelta(seconds=3)
 """How long a controller gets to create its pods before we ask why there are none."""
+PREPARE_IS_LONG = timedelta(seconds=10)
+"""After so long it is worth a question how far the prepare pod is."""
+LOG_TIMEOUT = 5.0
+"""Seconds that the kubelet may take to hand out a few lines."""
+MOST_POLLS = 40
+"""Jobs a second whose progress is read and written to status: the more jobs run, the longer the pause."""
 CREATION_FAILURES = frozenset({"FailedCreate", "FailedCreatePod"})
 """Reasons of the Events by which controllers say that a pod was refused."""
 
@@ -63,12 +82,15 @@ class Observer:
         self._store = store
         self._poller = poller
         self._settings = settings
+        self._capacity = Capacity(kube)
+        self._stopwatch = Stopwatch()
         self._typed: dict[Key, tuple[str, int, FineTuneJob | None, tuple[str, ...]]] = {}
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a job that is gone."""
         self._typed.pop(key, None)
         self._poller.forget(key)
+        self._stopwatch.forget(key)
 
     async def observe(self, key: Key, *, now: datetime) -> Observed | None:
         """Return everything about the job, or None if there is no such job. Raises ApiError."""
@@ -85,24 +107,34 @@ class Observer:
             claim=next(iter(self._named(CLAIM, key, names.workspace_claim(key.name))), None),
             config_map=next(iter(self._mine(CONFIG_MAP, key, raw)), None),
             prepare=next(iter(self._mine(JOB, key, raw)), None),
-            gangs=tuple(self._mine(PYTORCHJOB, key, raw)),
+            gangs=tuple(self._gangs(key, raw)),
             pods=tuple(view(pod) for pod in self._pods(key, raw)),
             farewell=self._farewell(key, raw),
+            poll_every=self._pace(),
         )
-        if job is None or seen.is_deleted or is_finished(seen):
+        if is_finished(seen):
+            self.forget(key)  # most jobs there are have ended, and are hardly ever looked at again
             return seen
-        if is_between_gangs(seen):
-            await self._make_sure(PYTORCHJOB, key, raw)
+        if job is None or seen.is_deleted:
+            return seen
+        if is_between_gangs(seen) or is_ahead_of_its_pods(seen):
+            await self._make_sure(BACKENDS[backend_of(seen.status, PYTORCHJOB.kind)].kind, key, raw)
             await self._make_sure(POD, key, raw)
-            gangs, pods = self._mine(PYTORCHJOB, key, raw), self._pods(key, raw)
+            gangs, pods = self._gangs(key, raw), self._pods(key, raw)
             seen = replace(seen, gangs=tuple(gangs), pods=tuple(view(pod) for pod in pods))
         seen = replace(seen, pods=await self._with_node_and_log(seen))
         progress, silence = await self._progress(seen)
+        refusal = await self._why_no_pods(seen)
+        claim = await self._claim(seen)
         return replace(
             seen,
-            claim=await self._claim(seen),
+            claim=claim,
+            prepared_by=self._prepared_by(seen, claim),
             nodes=await self._nodes(seen),
-            refusal=await self._why_no_pods(seen),
+            queues=await self._queues(seen),
+            admission=await self._admission(seen),
+            refusal=refusal,
+            waited=self._waited(seen, refusal),
             progress=progress,
             silence=silence,
         )
@@ -127,6 +159,9 @@ class Observer:
         """Children of this very job, not of an earlier one of its name."""
         return [obj for obj in self._store.children(key, kind) if is_controlled_by(obj, uid_of(raw))]
 
+    def _gangs(self, key: Key, raw: Object) -> list[Object]:
+        return [gang for kind in GANGS for gang in self._mine(kind, key, raw)]
+
     def _pods(self, key: Key, raw: Object) -> list[Object]:
         return [pod for pod in self._store.children(key, POD) if self._is_ours(pod, key, raw)]
 
@@ -142,12 +177,16 @@ class Observer:
         labels = labels_of(pod)
         if labels.get(names.LABEL_JOB_UID) != uid_of(raw):
             return False
-        parents = [*self._mine(JOB, key, raw), *self._mine(PYTORCHJOB, key, raw)]
-        if any(is_controlled_by(pod, uid_of(parent)) for parent in parents):
+        gangs = {uid_of(gang) for gang in self._gangs(key, raw)}
+        mine = {uid_of(raw), *gangs}
+        jobs = [job for job in self._store.children(key, JOB) if mine & controllers_of(job)]
+        if controllers_of(pod) & {*gangs, *map(uid_of, jobs)}:
             return True
         attempt = labels.get(names.LABEL_ATTEMPT, "")
-        kind, name = (PYTORCHJOB, f"{key.name}-{attempt}") if attempt else (JOB, names.prepare_job(key.name))
-        return is_controlled_by_name(pod, kind, name)
+        if not attempt.isdecimal():
+            return is_controlled_by_name(pod, JOB, names.prepare_job(key.name))
+        parents = [backend.parent(key.name, int(attempt)) for backend in BACKENDS.values()]
+        return any(is_controlled_by_name(pod, kind, name) for kind, name in parents)
 
     async def _make_sure(self, kind: Kind, key: Key, raw: Object) -> None:
         """Let the store have the job's objects of a kind as they are now.
@@ -172,6 +211,8 @@ class Observer:
             return replace(pod, is_gone=await self._is_silent(pod.node))
         if pod.has_ended and not pod.has_succeeded and not pod.last_lines and is_to_be_judged(seen, pod):
             return replace(pod, log_tail=tuple(await self._log_tail(seen.key, pod)))
+        if pod.attempt is None and pod.ready_since and seen.now - pod.ready_since >= PREPARE_IS_LONG:
+            return replace(pod, log_tail=tuple(await self._log_tail(seen.key, pod, lines=1)))
         return pod
 
     async def _is_silent(self, node: str) -> bool:
@@ -181,11 +222,12 @@ class Observer:
         conditions = (found.get("status") or {}).get("conditions") or []
         return not any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions)
 
-    async def _log_tail(self, key: Key, pod: PodView) -> list[str]:
+    async def _log_tail(self, key: Key, pod: PodView, *, lines: int = MAX_LINES) -> list[str]:
         container = names.PREPARE_CONTAINER if pod.attempt is None else names.TRAINER_CONTAINER
         try:
-            return clean_lines(await self._kube.pod_log(key.namespace, pod.name, container, lines=MAX_LINES))
-        except ApiError:
+            async with asyncio.timeout(LOG_TIMEOUT):
+                return clean_lines(await self._kube.pod_log(key.namespace, pod.name, container, lines=lines))
+        except (ApiError, TimeoutError):
             return []  # the node is gone, or the container never started: there is no log to show
 
     async def _claim(self, seen: Observed) -> Object | None:
@@ -198,15 +240,57 @@ class Observer:
         name = storage.claim_name or names.workspace_claim(seen.key.name)
         return await self._kube.get(CLAIM, seen.key.namespace, name)
 
-    async def _nodes(self, seen: Observed) -> tuple[Node, ...] | None:
-        if seen.spec.resources.gpus_per_node == 0 or "placement" in seen.status:
+    def _prepared_by(self, seen: Observed, claim: Object | None) -> Key | None:
+        if is_true(seen.status, names.CONDITION_PREPARED) or seen.prepare is not None:
             return None
-        nodes = [gpu_node(node) for node in await self._kube.list(NODE)]
-        return tuple(node for node in nodes if node is not None)
+        what = what_to_prepare(seen.spec, claim)
+        known = self._store.prepared.last(what, now=seen.now) if what else None
+        return known.job if known else None
+
+    async def _nodes(self, seen: Observed) -> tuple[Node, ...] | None:
+        is_placed = "placement" in seen.status and bool(seen.gangs)
+        if seen.spec.resources.gpus_per_node == 0 or is_placed:
+            return None
+        return await self._capacity.nodes()
+
+    def _waited(self, seen: Observed, refusal: Refusal | None) -> timedelta | None:
+        is_waiting = seen.gang is not None and waits_for_nodes(
+            seen.gang_pods,
+            num_pods=seen.spec.resources.nodes,
+            refused=refusal.message if refusal else "",
+            pool=seen.pool,
+        )
+        return self._stopwatch.measure(seen.key, (seen.uid, seen.attempt) if is_waiting else None)
+
+    async def _queues(self, seen: Observed) -> tuple[str, ...] | None:
+        """The LocalQueues, asked for while it matters: before pods run."""
+        if seen.spec.queue_name is None or (seen.gang is not None and seen.gang_pods):
+            return None
+        try:
+            found = await self._kube.list(LOCAL_QUEUE, seen.key.namespace)
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
+        return tuple(map(name_of, found))
+
+    async def _admission(self, seen: Observed) -> Admission | None:
+        """What Kueue says of a gang that is suspended. Workloads are not watched: most are of other jobs."""
+        if seen.gang is None or not is_suspended(seen.gang):
+            return None
+        labels = f"{names.LABEL_WORKLOAD_OF}={uid_of(seen.gang)}"
+        try:
+            return queue.admission_of(await self._kube.list(WORKLOAD, seen.key.namespace, labels=labels))
+        except ApiError as error:
+            if error.not_found:
+                return None
+            raise
 
     async def _why_no_pods(self, seen: Observed) -> Refusal | None:
         """What a controller said when it could not create the pods of the present stage."""
         if seen.gang is not None:
+            if is_suspended(seen.gang):
+                return None
             parent, is_short = seen.gang, len(seen.gang_pods) < seen.spec.resources.nodes
         elif seen.prepare is not None:
             status = seen.prepare.get("status") or {}
@@ -224,13 +308,26 @@ class Observer:
         rank_zero = next((pod for pod in seen.gang_pods if pod.is_rank_zero), None)
         if rank_zero is None or rank_zero.has_ended or not rank_zero.address or rank_zero.phase != "Running":
             return None, None
-        return await self._poller.poll(seen.key, rank_zero.uid, rank_zero.address, at_most_every=POLL / 2)
+        return await self._poller.poll(
+            seen.key, rank_zero.uid, rank_zero.address, at_most_every=seen.poll_every / 2
+        )
+
+    def _pace(self) -> float:
+        num_running = sum(self._store.count(phase) for phase in ("Running", "Evaluating"))
+        return max(POLL, num_running / MOST_POLLS)
 
 
 def is_between_gangs(seen: Observed) -> bool:
     """Whether the next gang waits for the end of the last one, and all depends on what is really there."""
     is_over = is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen)
     return seen.attempt > 0 and (seen.gang is None or is_over)
+
+
+def is_ahead_of_its_pods(seen: Observed) -> bool:
+    """Whether the gang tells of an end, and the watch of its pods has not told of the pod that came to it."""
+    conditions = ((seen.gang or {}).get("status") or {}).get("conditions") or []
+    is_over = any(one.get("type") == "Failed" and one.get("status") == "True" for one in conditions)
+    return is_over and not any(pod.has_ended or pod.is_terminating for pod in seen.gang_pods)
 
 
 def is_to_be_judged(seen: Observed, pod: PodView) -> bool:

@@ -1,12 +1,24 @@
 """Everything that is known about one job at one moment: what `observe` gathers and `plan` decides on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob, FineTuneJobSpec
-from phitune_operator.kinds import Key, Kind, Object, is_terminating, kind_of, labels_of, name_of, uid_of
+from phitune_operator.cluster_settings import NetworkProfile, Pool
+from phitune_operator.kinds import (
+    PYTORCHJOB,
+    Key,
+    Kind,
+    Object,
+    is_terminating,
+    kind_of,
+    labels_of,
+    name_of,
+    uid_of,
+)
 from phitune_operator.placement import Node
 from phitune_operator.pods import PodView
 from phitune_operator.refusals import Refusal
@@ -28,14 +40,47 @@ class HubAccess:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkAccess:
+    """Whom the pods of jobs may talk to beside each other: what their NetworkPolicies say. Namespaces."""
+
+    operator_namespace: str
+    """That of the operator, which asks rank 0 how far it is."""
+    dns_namespace: str = "kube-system"
+    """That of the cluster's DNS."""
+    prometheus_namespace: str = ""
+    """That of a Prometheus that reads rank 0's metrics; empty: none may."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the operator itself was told at its start."""
 
     trainer_image: str
     """Image of a job that names none."""
     hub: HubAccess = field(default_factory=HubAccess)
+    network: NetworkAccess | None = None
+    """None: jobs get no NetworkPolicies."""
     placement_grace: timedelta = timedelta(minutes=1)
     """How long a gang may hold nodes while some of its pods find none."""
+    trainer_images: Mapping[str, str] = field(default_factory=dict)
+    """Images by build of the trainer; empty: `trainer_image` is for all GPUs."""
+    pools: tuple[Pool, ...] = ()
+    """Pools of nodes that an autoscaler makes larger when pods wait."""
+    pool_wait: timedelta = timedelta(minutes=15)
+    """How long a gang may wait for a pool to grow."""
+    backend: str = PYTORCHJOB.kind
+    """Kind of the gangs of new jobs."""
+    network_profiles: tuple[NetworkProfile, ...] = ()
+    """How pods on GPUs of a product reach each other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What Kueue's Workload says of a gang that is suspended."""
+
+    reason: str
+    """Kueue's own word, such as Pending or Preempted."""
+    message: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +99,8 @@ class Observed:
     """The claim of the volume, whoever made it."""
     config_map: Object | None = None
     prepare: Object | None = None
+    prepared_by: Key | None = None
+    """Another job that has put on the volume what this one needs, not long ago."""
     gangs: tuple[Object, ...] = ()
     """PyTorchJobs of the job, every attempt."""
     pods: tuple[PodView, ...] = ()
@@ -61,13 +108,21 @@ class Observed:
     farewell: PodView | None = None
     """The rank 0 pod that was deleted last, as it was at its end."""
     nodes: tuple[Node, ...] | None = None
-    """The cluster's GPU nodes; read only while the placement is open."""
+    """The cluster's GPU nodes; read only while a place is sought."""
+    waited: timedelta | None = None
+    """How long the gang has waited for nodes in a way that has to end; None if it does not."""
+    queues: tuple[str, ...] | None = None
+    """LocalQueues of the namespace, asked for before pods run in a job that names one; None without Kueue."""
+    admission: Admission | None = None
+    """What Kueue says of a gang that is suspended; None if it has said nothing."""
     refusal: Refusal | None = None
     """The last write of this job that was refused, until one succeeds."""
     progress: ProgressReport | None = None
     """What rank 0 answered last."""
     silence: timedelta | None = None
     """How long rank 0 has had nothing new to say; None where that is not known."""
+    poll_every: float = 5.0
+    """Seconds between two looks at a gang that runs: how fresh the progress in status is."""
 
     @property
     def key(self) -> Key:
@@ -94,6 +149,11 @@ class Observed:
     def status(self) -> dict[str, Any]:
         """The status as it stands; empty before the first pass."""
         return self.raw.get("status") or {}
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool of nodes that grows for the job; empty if none does."""
+        return str((self.status.get("placement") or {}).get("pool") or "")
 
     @property
     def is_deleted(self) -> bool:

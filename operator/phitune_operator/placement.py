@@ -1,24 +1,25 @@
-"""Which GPUs a job gets: one product for the whole gang, from what the cluster's own labels say.
+"""Which GPUs a job may get: products of which there are enough for the whole gang, the best first.
 
-Pure: nodes come in as data. The labels are those of GPU feature discovery.
+Pure: nodes come in as data. A gang runs on one product, so that no rank waits for a slower one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from phitune_operator import names
 from phitune_operator.api import NodeAffinity, Toleration
 from phitune_operator.blocked import BlockedError
+from phitune_operator.cluster_settings import Pool
+from phitune_operator.fields import quantity
+from phitune_operator.gpu_labels import Labelled, driver_of, is_gpu_resource, read_labels
+from phitune_operator.gpu_names import is_meant, is_whole, known_gpu, preference
 from phitune_operator.kinds import Object, labels_of, name_of
-from phitune_trainer.memory import Gpu, find_gpu
-
-LABEL_MAJOR = "nvidia.com/gpu.compute.major"
-LABEL_MINOR = "nvidia.com/gpu.compute.minor"
-LABEL_MEMORY = "nvidia.com/gpu.memory"
-"""Of one GPU, or of one slice where GPUs are partitioned, in MiB."""
-MIB = 2**20
+from phitune_operator.usage import Usage, usage_of
+from phitune_trainer.memory import Gpu
 
 MAX_NAMED = 5
 """Nodes that a message names."""
@@ -46,130 +47,259 @@ class Taint:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A node with GPUs."""
+    """A node with GPUs, as far as one of its resources is concerned."""
 
     name: str
     labels: Mapping[str, str]
     num_gpus: int
     """GPUs that pods can ask for, free or not."""
+    resource: str = names.GPU_RESOURCE
+    """What pods ask for."""
+    cpu: Decimal | None = None
+    """CPUs that pods can ask for, free or not; None if the node does not tell."""
+    memory: int | None = None
+    """The same of memory, in bytes."""
+    usage: Usage | None = None
+    """What pods hold of it; None if that could not be read, and then nothing is held."""
     is_schedulable: bool = True
     is_ready: bool = True
     taints: tuple[Taint, ...] = ()
     """Those that keep pods out."""
 
+    @cached_property
+    def labelled(self) -> Labelled:
+        """What the labels say of the GPUs."""
+        return read_labels(self.labels, self.resource)
+
     @property
     def product(self) -> str:
-        """Value of `nvidia.com/gpu.product`; empty if nothing labelled the node."""
-        return self.labels.get(names.LABEL_GPU_PRODUCT, "")
+        """Name of the GPUs; empty if nothing labelled the node."""
+        return self.labelled.gpu.name
 
-    @property
-    def compute_capability(self) -> tuple[int, int] | None:
-        """Major and minor, such as (9, 0); None if nothing labelled the node."""
-        major, minor = self.labels.get(LABEL_MAJOR, ""), self.labels.get(LABEL_MINOR, "")
-        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
-
-    @property
-    def gpu_memory(self) -> int | None:
-        """Bytes of one GPU; None if nothing labelled the node."""
-        text = self.labels.get(LABEL_MEMORY, "")
-        return int(text) * MIB if text.isdecimal() else None
+    def has_free(self, *, gpus: int, cpu: Decimal = Decimal(0), memory: int = 0) -> bool:
+        """Whether a pod that asks for so much would find it there now."""
+        used = self.usage or Usage()
+        return (
+            self.num_gpus - used.gpus.get(self.resource, 0) >= gpus
+            and (self.cpu is None or self.cpu - used.cpu >= cpu)
+            and (self.memory is None or self.memory - used.memory >= memory)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What the gang runs on, and why, in words."""
+    """What a gang can run on, and why, in words."""
 
     product: str = ""
     """Empty on CPU, and where the GPUs have no product label."""
     compute_capability: tuple[int, int] | None = None
     gpu_memory: int | None = None
     """Bytes of one GPU, the least of the nodes that fit; None on CPU, and where nothing says so."""
+    resource: str = names.GPU_RESOURCE
+    """What pods ask for."""
+    selectors: tuple[str, ...] = ()
+    """Selectors of labels, of which a node must match one."""
+    driver: int | None = None
+    """Major version of the oldest NVIDIA driver there; None if nothing tells it."""
+    pool: str = ""
+    """Name of the pool that has to grow first, or empty."""
+    nodes: tuple[Node, ...] = ()
+    """Those that count."""
     reason: str
 
+    @property
+    def gpu(self) -> Gpu:
+        """What is known of the GPU."""
+        return Gpu(self.product or "the GPU", self.gpu_memory, self.compute_capability)
 
-def gpu_node(node: Object) -> Node | None:
-    """Read a node as the API server holds it; None if it has no GPU."""
-    allocatable = (node.get("status") or {}).get("allocatable") or {}
-    text = str(allocatable.get(names.GPU_RESOURCE, "0"))
-    if not text.isdecimal() or int(text) == 0:
-        return None
-    spec = node.get("spec") or {}
-    conditions = (node.get("status") or {}).get("conditions") or []
+
+def gpu_nodes(nodes: Iterable[Object], pods: Iterable[Object] | None) -> tuple[Node, ...]:
+    """Read nodes, and what pods hold of them, as the API server has them; those without GPUs are left out.
+
+    `pods`: those of the whole cluster; None if they could not be read.
+    """
+    usage = None if pods is None else usage_of(pods)
+    return tuple(found for node in nodes for found in _read(node, usage))
+
+
+def _read(node: Object, usage: Mapping[str, Usage] | None) -> Iterator[Node]:
+    """The node, once for each resource by which it has GPUs."""
+    status, spec = node.get("status") or {}, node.get("spec") or {}
+    allocatable: Mapping[str, Any] = status.get("allocatable") or {}
     taints = [
         Taint(key=taint["key"], value=taint.get("value") or "", effect=taint["effect"])
         for taint in spec.get("taints") or []
         if taint.get("effect") in KEEPS_OUT
     ]
-    return Node(
-        name=name_of(node),
-        labels=labels_of(node),
-        num_gpus=int(text),
-        is_schedulable=not spec.get("unschedulable", False),
-        is_ready=any(item.get("type") == "Ready" and item.get("status") == "True" for item in conditions),
-        taints=tuple(taints),
-    )
+    for resource, number in sorted(allocatable.items()):
+        if not is_gpu_resource(resource) or not str(number).isdecimal() or int(number) == 0:
+            continue
+        yield Node(
+            name=name_of(node),
+            labels=labels_of(node),
+            num_gpus=int(number),
+            resource=resource,
+            cpu=quantity(allocatable["cpu"]) if "cpu" in allocatable else None,
+            memory=int(quantity(allocatable["memory"])) if "memory" in allocatable else None,
+            usage=None if usage is None else usage.get(name_of(node), Usage()),
+            is_schedulable=not spec.get("unschedulable", False),
+            is_ready=any(
+                item.get("type") == "Ready" and item.get("status") == "True"
+                for item in status.get("conditions") or []
+            ),
+            taints=tuple(taints),
+        )
 
 
-def choose(
-    nodes: Iterable[Node],
-    *,
-    num_nodes: int,
-    gpus_per_node: int,
-    products: Sequence[str] = (),
-    node_selector: Mapping[str, str] | None = None,
-    affinity: NodeAffinity | None = None,
-    tolerations: Sequence[Toleration] = (),
-) -> Placement:
-    """Choose the product that the gang runs on.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a job asks of the nodes that its gang runs on."""
 
-    `products`: those allowed, best first; empty: any, the newest architecture first. `tolerations`: the
-    taints that the pods put up with; a node with another one, or that is not ready, does not count.
-    Raises BlockedError (NoSuchGPU), with what the cluster has and which nodes do not count and why, if no
-    product has that many such nodes.
+    num_nodes: int
+    gpus_per_node: int
+    products: Sequence[str] = ()
+    """Those allowed, best first; empty: any whole GPU, the fastest first."""
+    node_selector: Mapping[str, str] | None = None
+    affinity: NodeAffinity | None = None
+    tolerations: Sequence[Toleration] = ()
+    """Taints that the pods put up with; a node with another one, or that is not ready, does not count."""
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether labels bound the choice."""
+        return bool(self.node_selector) or self.affinity is not None
+
+    def wants(self, labels: Mapping[str, str]) -> bool:
+        """Whether a node with these labels will do."""
+        return (self.node_selector or {}).items() <= labels.items() and _is_wanted(labels, self.affinity)
+
+
+def candidates(nodes: Iterable[Node], wish: Wish, pools: Sequence[Pool] = ()) -> list[Placement]:
+    """What the gang can run on, the best first: what is free now, what a pool adds, what others hold.
+
+    Raises BlockedError (NoSuchGPU), with what the cluster has and which nodes do not count and why, if there
+    is nothing; UnsuitableGPU where slices or shares of a GPU would have to work together.
     """
-    if gpus_per_node == 0:
-        return Placement(reason="CPU, because gpusPerNode is 0")
-    wanted = node_selector or {}
-    is_selected = bool(wanted) or affinity is not None
-    groups: dict[str, list[Node]] = defaultdict(list)
+    if wish.gpus_per_node == 0:
+        return [Placement(reason="CPU, because gpusPerNode is 0")]
+    groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
     kept_out: list[str] = []
     for node in nodes:
-        if not wanted.items() <= node.labels.items() or not _is_wanted(node, affinity):
+        if not wish.wants(node.labels):
             continue
-        if obstacle := _obstacle(node, tolerations):
+        if obstacle := _obstacle(node, wish.tolerations):
             kept_out.append(f"{node.name} ({obstacle})")
         else:
-            groups[node.product].append(node)
-    order = list(products) or sorted(groups, key=lambda product: _preference(groups[product]))
-    for product in order:
-        fitting = [node for node in groups.get(product, []) if node.num_gpus >= gpus_per_node]
-        if len(fitting) >= num_nodes:
-            known = find_gpu(product) or Gpu(product)
-            return Placement(
-                product=product,
-                compute_capability=fitting[0].compute_capability or known.compute_capability,
-                gpu_memory=_least_memory(fitting) or known.memory,
-                reason=_reason(product, products, len(fitting), gpus_per_node),
-            )
-    raise BlockedError(
-        "NoSuchGPU", _refusal(groups, num_nodes, gpus_per_node, products, is_selected, kept_out)
+            groups[node.product, node.resource].append(node)
+    offered = [pool for pool in pools if wish.wants(pool.labels)]
+    for pool in offered:
+        if not any(is_meant(pool.product, product) for product, _ in groups):
+            groups[pool.product, names.GPU_RESOURCE] = []
+    found = list(_found(groups, wish, offered))
+    if not found:
+        raise BlockedError("NoSuchGPU", _refusal(groups, wish, kept_out))
+    if wish.gpus_per_node > 1 and (parts := [one for one in found if not is_whole(one.product)]):
+        found = [one for one in found if is_whole(one.product)]
+        if not found:
+            raise BlockedError("UnsuitableGPU", _no_parts(parts[0]))
+    return found
+
+
+def _found(
+    groups: Mapping[tuple[str, str], list[Node]], wish: Wish, pools: Sequence[Pool]
+) -> Iterator[Placement]:
+    waiting = []
+    growing = []
+    for product, resource in _order(groups, wish):
+        group = groups[product, resource]
+        fitting = [node for node in group if node.num_gpus >= wish.gpus_per_node]
+        free = sum(node.has_free(gpus=wish.gpus_per_node) for node in fitting)
+        if free >= wish.num_nodes:
+            yield _placement(product, resource, fitting, wish, free=free)
+            continue
+        pool = next((pool for pool in pools if _makes_up(pool, product, group, wish, free)), None)
+        if pool is not None:
+            growing.append(_placement(product, resource, fitting, wish, free=free, pool=pool))
+        elif len(fitting) >= wish.num_nodes:
+            waiting.append(_placement(product, resource, fitting, wish, free=free))
+    yield from growing
+    yield from waiting
+
+
+def _order(groups: Mapping[tuple[str, str], list[Node]], wish: Wish) -> list[tuple[str, str]]:
+    """The products that may be taken, the best first. What is not whole is only taken by its own name."""
+
+    def preferred(kind: tuple[str, str]) -> tuple[tuple[int, int, int], int, str]:
+        group = groups[kind]
+        capability = group[0].labelled.gpu.compute_capability if group else None
+        return preference(kind[0], capability), -len(group), kind[0]
+
+    ordered = sorted(groups, key=preferred)
+    if not wish.products:
+        return [kind for kind in ordered if is_whole(kind[0])]
+    asked = [kind for name in wish.products for kind in ordered if is_meant(name, kind[0])]
+    return list(dict.fromkeys(asked))
+
+
+def _makes_up(pool: Pool, product: str, group: Sequence[Node], wish: Wish, free: int) -> bool:
+    """Whether the nodes that the pool may still get, with those that are free, are enough."""
+    if not is_meant(pool.product, product) or pool.gpus_per_node < wish.gpus_per_node:
+        return False
+    there = sum(pool.labels.items() <= node.labels.items() for node in group)
+    return free + max(0, pool.max_nodes - there) >= wish.num_nodes
+
+
+def _placement(
+    product: str, resource: str, nodes: Sequence[Node], wish: Wish, *, free: int, pool: Pool | None = None
+) -> Placement:
+    known = known_gpu(product) or Gpu(product)
+    gpus = [node.labelled.gpu for node in nodes] or [known]
+    selectors = {node.labelled.selector: None for node in nodes}
+    if pool is not None:
+        selectors[",".join(f"{key}={value}" for key, value in sorted(pool.labels.items()))] = None
+    drivers = [driver for node in nodes if (driver := driver_of(node.labels)) is not None]
+    capability = next((gpu.compute_capability for gpu in gpus if gpu.compute_capability), None)
+    return Placement(
+        product=product,
+        compute_capability=capability,
+        gpu_memory=min((gpu.memory for gpu in gpus if gpu.memory), default=None),
+        resource=resource,
+        selectors=tuple(selectors),
+        driver=min(drivers, default=None),
+        pool=pool.name if pool is not None else "",
+        nodes=(*nodes, *_nodes_of(pool)),
+        reason=_reason(product, wish, len(nodes), free, pool),
     )
 
 
-def _is_wanted(node: Node, affinity: NodeAffinity | None) -> bool:
-    """Whether the node meets what is required of it, as the scheduler will judge it.
+def _nodes_of(pool: Pool | None) -> list[Node]:
+    """The nodes that a pool may add, as far as a pod's size is concerned."""
+    if pool is None:
+        return []
+    size = Node(
+        name=pool.name,
+        labels=pool.labels,
+        num_gpus=pool.gpus_per_node,
+        cpu=quantity(pool.cpu),
+        memory=int(quantity(pool.memory)),
+    )
+    return [size] * pool.max_nodes
+
+
+def _is_wanted(labels: Mapping[str, str], affinity: NodeAffinity | None) -> bool:
+    """Whether a node meets what is required of it, as the scheduler will judge it.
 
     What cannot be judged here (fields of nodes, operators that compare numbers) is taken to be met.
     """
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
     return required is None or any(
-        all(_meets(node, one) for one in term.match_expressions or [])
+        all(_meets(labels, one) for one in term.match_expressions or [])
         for term in required.node_selector_terms
     )
 
 
-def _meets(node: Node, expression: Mapping[str, Any]) -> bool:
-    value, values = node.labels.get(str(expression.get("key"))), expression.get("values")
+def _meets(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
+    value, values = labels.get(str(expression.get("key"))), expression.get("values")
     match expression.get("operator"):
         case "In" if isinstance(values, list):
             return value in values
@@ -182,9 +312,16 @@ def _meets(node: Node, expression: Mapping[str, Any]) -> bool:
     return True
 
 
-def _least_memory(nodes: Sequence[Node]) -> int | None:
-    """Bytes of the smallest GPU that a node's labels tell of."""
-    return min((node.gpu_memory for node in nodes if node.gpu_memory), default=None)
+def matches(labels: Mapping[str, str], selectors: Sequence[str]) -> bool:
+    """Whether a node with these labels matches one of a placement's selectors."""
+    return not selectors or any(
+        all(
+            term[1:] not in labels if term.startswith("!") else labels.get(key) == value
+            for term in selector.split(",")
+            for key, _, value in [term.partition("=")]
+        )
+        for selector in selectors
+    )
 
 
 def _obstacle(node: Node, tolerations: Sequence[Toleration]) -> str:
@@ -199,38 +336,54 @@ def _obstacle(node: Node, tolerations: Sequence[Toleration]) -> str:
     return f"taint {', '.join(unwelcome)}" if unwelcome else ""
 
 
-def _preference(group: Sequence[Node]) -> tuple[int, int, int, str]:
-    major, minor = group[0].compute_capability or (0, 0)
-    return (-major, -minor, -len(group), group[0].product)
+def can_take(node: Node, wish: Wish, *, resource: str, selectors: Sequence[str]) -> bool:
+    """Whether a node is one of those that were chosen, and open to the job's pods."""
+    return (
+        node.resource == resource
+        and matches(node.labels, selectors)
+        and wish.wants(node.labels)
+        and not _obstacle(node, wish.tolerations)
+    )
 
 
-def _reason(product: str, products: Sequence[str], num_nodes: int, gpus_per_node: int) -> str:
+def _reason(product: str, wish: Wish, num_nodes: int, free: int, pool: Pool | None) -> str:
     what = product or "GPUs without a product label"
-    why = "first of spec.resources.gpuProducts that fits" if products else "newest GPUs that fit"
-    return f"{what}: {why} ({num_nodes} node(s) with at least {gpus_per_node})"
+    why = "first of spec.resources.gpuProducts that fits" if wish.products else "fastest GPUs that fit"
+    count = f"{num_nodes} node(s) with at least {wish.gpus_per_node}"
+    if pool is not None:
+        return f"{what}: {why} ({count}, {free} of them free, and pool {pool.name} grows to {pool.max_nodes})"
+    return f"{what}: {why} ({count}{'' if free >= wish.num_nodes else f', {free} of them free now'})"
 
 
-def _refusal(
-    groups: Mapping[str, Sequence[Node]],
-    num_nodes: int,
-    gpus_per_node: int,
-    products: Sequence[str],
-    selected: bool,
-    kept_out: Sequence[str],
-) -> str:
-    asked = f"{num_nodes} node(s) with {gpus_per_node} GPU(s) each"
-    if products:
-        asked += f" of {' or '.join(products)}"
+def _no_parts(part: Placement) -> str:
+    return (
+        f"spec.resources.gpusPerNode: {part.product} is a part of a GPU, and parts of one GPU cannot train "
+        "together: NCCL does not connect them. Use gpusPerNode: 1, with more nodes if one is too few, or "
+        "name whole GPUs in spec.resources.gpuProducts"
+    )
+
+
+def _refusal(groups: Mapping[tuple[str, str], Sequence[Node]], wish: Wish, kept_out: Sequence[str]) -> str:
+    asked = f"{wish.num_nodes} node(s) with {wish.gpus_per_node} GPU(s) each"
+    if wish.products:
+        asked += f" of {' or '.join(wish.products)}"
     have = [
         f"{len(group)} node(s) with {max(node.num_gpus for node in group)}x {product or 'unlabelled GPU'}"
-        for product, group in sorted(groups.items())
+        for (product, _), group in sorted(groups.items())
+        if group
     ]
-    where = "nodes that nodeSelector and affinity select have" if selected else "cluster has"
+    where = "nodes that nodeSelector and affinity select have" if wish.is_selective else "cluster has"
     others = f"; not counted: {', '.join(sorted(kept_out)[:MAX_NAMED])}" if kept_out else ""
     if len(kept_out) > MAX_NAMED:
         others += f" and {len(kept_out) - MAX_NAMED} more"
     if any("taint" in node for node in kept_out):
         others += " (spec.resources.tolerations lets pods onto nodes with taints)"
+    parts = sorted({product for product, _ in groups if not is_whole(product)})
+    if parts and not wish.products:
+        others += (
+            f". Parts of GPUs are taken by name alone: spec.resources.gpuProducts: [{parts[0]}] "
+            "with gpusPerNode: 1"
+        )
     return (
         f"no such GPUs: spec.resources asks for {asked}; the {where} {', '.join(have) or 'no GPU'}{others}. "
         "Change spec.resources (gpuProducts, gpusPerNode, nodes), or add nodes; gpusPerNode: 0 trains on CPU"

@@ -22,19 +22,21 @@ from phitune_operator.attempts import (
     clear_away,
     follow_or_judge,
     hear_rank_zero,
+    is_outdated,
     leave_suspension,
-    runs_another_image,
     train,
     was_suspended,
 )
 from phitune_operator.blocked import BlockedError, BrokenConfigError
-from phitune_operator.clock import from_text
+from phitune_operator.clock import from_text, to_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import FINETUNEJOB, JOB, POD, PYTORCHJOB, is_terminating
+from phitune_operator.kinds import FINETUNEJOB, JOB, POD, is_terminating, kind_of
 from phitune_operator.observed import Create, Delete, Observed, Plan
 from phitune_operator.policies import acceptance, deadline, prepare, ttl
+from phitune_operator.prepared import what_to_prepare
 from phitune_operator.render.config_map import config_map
+from phitune_operator.render.network_policy import network_policies
 from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.render.subject import Subject
 from phitune_operator.render.volume import claim
@@ -43,9 +45,10 @@ from phitune_operator.status import is_true, summary
 
 def plan(seen: Observed) -> Plan:
     """Decide what to do about a job now. Pure: the clock, too, is in what was seen."""
-    draft = Draft(seen)
+    draft = Draft(seen.raw, now=seen.now)
     if seen.is_deleted:
         return Plan(status=seen.status)  # owner references take the children along
+    acceptance.end_own_error(draft)
     if is_finished(seen):
         after_finish(seen, draft)
     elif seen.job is None:
@@ -102,7 +105,7 @@ def stop_leftovers(seen: Observed, draft: Draft) -> None:
             if not pod.is_terminating:
                 draft.do(Delete(kind=POD, namespace=seen.key.namespace, name=pod.name, uid=pod.uid))
     else:
-        clear_away(draft, PYTORCHJOB, seen.gang)
+        clear_away(draft, kind_of(seen.gang), seen.gang)
 
 
 def is_too_late(seen: Observed, draft: Draft) -> bool:
@@ -130,7 +133,7 @@ def suspend(seen: Observed, draft: Draft) -> None:
     if seen.prepare is not None and not is_true(seen.status, names.CONDITION_PREPARED):
         clear_away(draft, JOB, seen.prepare)
     for gang in seen.gangs:
-        clear_away(draft, PYTORCHJOB, gang)
+        clear_away(draft, kind_of(gang), gang)
     running = [pod.name for pod in seen.pods if pod.is_live]
     draft.set("phase", "Suspended")
     draft.set_condition(names.CONDITION_RUNNING, False, "Suspended", "spec.runPolicy.suspend is true")
@@ -148,6 +151,8 @@ def go_on(seen: Observed, draft: Draft) -> None:
     if seen.gang is None or not seen.gang_pods:
         decide.check(seen)
     subject, placement = decide.subject_of(seen)
+    if "placement" not in seen.status and seen.prepare is None and subject.gpus_per_node:
+        draft.announce("Placed", placement["reason"])
     draft.set("placement", placement)
     places = {"claim": subject.claim_name, "run": subject.run_folder}
     draft.set("artifacts", {**(seen.status.get("artifacts") or {}), **places})
@@ -157,7 +162,9 @@ def go_on(seen: Observed, draft: Draft) -> None:
         get_prepared(seen, subject, draft)
     else:
         train(seen, subject, draft)
-    acceptance.accept(seen, draft, placement.get("reason", ""))
+    waits = seen.gang is not None and is_outdated(seen.gang, subject)
+    later = "; what has changed in the spec counts from the next attempt on" if waits else ""
+    acceptance.accept(seen, draft, placement.get("reason", "") + later)
     summarize(seen, draft)
 
 
@@ -195,22 +202,32 @@ def wait_for_change(seen: Observed, draft: Draft, problem: BlockedError) -> None
 
 
 def provide(seen: Observed, subject: Subject, draft: Draft) -> None:
-    """Make the volume and the config, unless they are there."""
+    """Make the volume, the network's rules and the config, unless they are there.
+
+    Every pod mounts the config: where that is, the rules were made before it.
+    """
     wanted_claim = claim(subject)
     if wanted_claim is not None and seen.claim is None:
         draft.do(Create.of(wanted_claim))
     if seen.config_map is None:
-        draft.do(Create.of(config_map(subject)))
+        draft.do(*map(Create.of, [*network_policies(subject), config_map(subject)]))
 
 
 def is_prepared(seen: Observed, draft: Draft) -> bool:
     """Whether model and data are on the volume; once said, it stays so."""
     if is_true(seen.status, names.CONDITION_PREPARED):
         return True
+    if seen.prepared_by is not None:
+        message = f"job {seen.prepared_by.name} has put model and data on the volume"
+        draft.set_condition(names.CONDITION_PREPARED, True, "Shared", message)
+        draft.announce("Shared", message)
+        return True
     if seen.prepare is None or is_terminating(seen.prepare):
         return False
     if prepare.how_it_stands(seen.prepare, seen.prepare_pods).stage is not prepare.Stage.DONE:
         return False
+    if what := what_to_prepare(seen.spec, seen.claim):
+        draft.set("prepared", {"key": what, "at": to_text(seen.now)})
     if draft.set_condition(names.CONDITION_PREPARED, True, "Prepared", "model and data are on the volume"):
         draft.announce("Prepared", "model and data are on the volume")
     return True
@@ -228,7 +245,7 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
     if is_terminating(seen.prepare):
         draft.look_again(POLL)
         return
-    if runs_another_image(seen.prepare, subject.image) and any(pod.bad_image for pod in seen.prepare_pods):
+    if is_outdated(seen.prepare, subject) and all(pod.phase == "Pending" for pod in seen.prepare_pods):
         clear_away(draft, JOB, seen.prepare)
         return
     preparation = prepare.how_it_stands(seen.prepare, seen.prepare_pods)
@@ -236,13 +253,6 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
         draft.record_failure(preparation.reason, preparation.message, preparation.pod)
         draft.fail(preparation.reason, preparation.message)
         return
-    waiting = next((pod.unschedulable for pod in seen.prepare_pods if pod.unschedulable), "")
-    broken = next((pod.bad_config for pod in seen.prepare_pods if pod.bad_config), "")
-    message = waiting or broken or "model and data are being fetched or checked"
-    draft.set_condition(
-        names.CONDITION_PREPARED,
-        False,
-        "Unschedulable" if waiting else "NoSecret" if broken else "Preparing",
-        message,
-    )
+    reason, message = prepare.how_far_it_is(seen.prepare_pods)
+    draft.set_condition(names.CONDITION_PREPARED, False, reason, message)
     draft.look_again(RECHECK)

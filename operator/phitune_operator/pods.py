@@ -51,6 +51,8 @@ class PodView:
     """When that was first said; None if a node has it, is being cleared for it, or nothing is known yet."""
     scheduled_at: datetime | None
     """When it got its node; None before."""
+    ready_since: datetime | None
+    """Since when its container runs; None if it does not, or that is not known."""
     report: EndReport | None
     log_tail: tuple[str, ...] = ()
     """Last lines of its log; read only for a pod that ended without last words."""
@@ -64,6 +66,11 @@ class PodView:
     def has_succeeded(self) -> bool:
         """Whether it ended with exit code 0."""
         return self.exit_code == 0 and self.phase != "Failed"
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it ended before its container began: the node refused it, or an init container gave up."""
+        return self.phase == "Failed" and self.exit_code is None
 
     @property
     def is_live(self) -> bool:
@@ -87,22 +94,23 @@ def view(pod: Object) -> PodView:
     scheduled = conditions.get("PodScheduled", {})
     is_refused = scheduled.get("status") == "False" and phase == "Pending"
     disrupted = conditions.get("DisruptionTarget", {})
+    ready = conditions.get("Ready", {})
     attempt = labels.get(names.LABEL_ATTEMPT, "")
     return PodView(
         name=name_of(pod),
         uid=uid_of(pod),
         attempt=int(attempt) if attempt.isdecimal() else None,
-        is_rank_zero=labels.get(names.LABEL_RANK) == "0",
+        is_rank_zero=names.is_rank_zero(labels),
         phase=phase,
         node=str(pod.get("spec", {}).get("nodeName", "")),
         address=str(status.get("podIP", "")),
-        is_ready=conditions.get("Ready", {}).get("status") == "True",
+        is_ready=ready.get("status") == "True",
         is_terminating=is_terminating(pod),
         is_gone=False,
         exit_code=ended.get("exitCode"),
         finished_at=from_text(ended.get("finishedAt")),
         cause=clean(str(status.get("reason") or ended.get("reason") or "")),
-        message=clean(str(status.get("message") or "")),
+        message=clean(str(status.get("message") or _why_not_begun(status, ended))),
         disruption=str(disrupted.get("reason", "")) if disrupted.get("status") == "True" else "",
         bad_image=_bad_image(status),
         bad_config=_bad_config(status),
@@ -115,6 +123,7 @@ def view(pod: Object) -> PodView:
         scheduled_at=(
             from_text(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None
         ),
+        ready_since=from_text(ready.get("lastTransitionTime")) if ready.get("status") == "True" else None,
         report=read_end(str(ended.get("message", ""))),
     )
 
@@ -125,6 +134,17 @@ def _ended_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
             state: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
             return state
     return {}
+
+
+def _why_not_begun(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    """What the runtime said of a container that it could not start, or which init container gave up."""
+    if ended.get("reason") in ("StartError", "ContainerCannotRun"):
+        return str(ended.get("message") or "")
+    for container in status.get("initContainerStatuses") or []:
+        code = ((container.get("state") or {}).get("terminated") or {}).get("exitCode")
+        if code:
+            return f"its init container {container.get('name')} ended with exit code {code}"
+    return ""
 
 
 def _bad_image(status: Mapping[str, Any]) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from phitune_operator.apply import announce, carry_out, write_status
 from phitune_operator.kinds import Key
 from phitune_operator.kube import ApiError, Kube
-from phitune_operator.logs import of_job
+from phitune_operator.logs import JobLogger, of_job
 from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Action, Create, Observed, Plan
 from phitune_operator.plan import plan
+from phitune_operator.policies.acceptance import own_error
 from phitune_operator.queue import LONGEST_AFTER_REFUSAL, WorkQueue
 from phitune_operator.store import Store
 
@@ -41,7 +42,7 @@ class Reconciler:
 
     async def look(self, key: Key) -> None:
         """Do one pass and schedule the next; never raises. What failed is tried again, later each time."""
-        log, began, outcome = of_job(key), time.monotonic(), "done"
+        log, began, outcome = self._log_of(key), time.monotonic(), "done"
         try:
             look_again = await self.reconcile(key)
         except ApiError as error:
@@ -53,10 +54,11 @@ class Reconciler:
                 error,
                 pause,
             )
-        except Exception:
-            outcome = "error"
+        except Exception as error:
+            outcome = "bug"
             pause = self._queue.retry(key)
             log.exception("unexpected error; looking again in %.1f s", pause)
+            await self._own_up(key, error, log)
         else:
             if look_again is not None:
                 self._queue.add(key, after=look_again)
@@ -85,6 +87,23 @@ class Reconciler:
             "%s: %s; trying again in %.1f s", refusal.reason, refusal.message, pause
         )
         return None
+
+    async def _own_up(self, key: Key, error: Exception, log: JobLogger) -> None:
+        """Say on the job what is wrong with the operator: users do not read its log. Never raises."""
+        job = self._store.job(key)
+        if job is None:
+            return
+        try:
+            now = self._clock()
+            todo = own_error(job, error, now=now)
+            if await write_status(self._kube, self._store, job, todo.status):
+                await announce(self._kube, job, todo.announcements, now=now)
+        except Exception:
+            log.exception("this could not be said on the job")
+
+    def _log_of(self, key: Key) -> JobLogger:
+        job = self._store.job(key)
+        return of_job(key, ((job or {}).get("status") or {}).get("attempt"))
 
     async def _say(self, seen: Observed, todo: Plan) -> None:
         """Write the status if it differs, and then the Events that belong to the change."""

@@ -25,9 +25,11 @@ MAX_TEXT = 1000
 """Characters kept of a message."""
 
 _CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""Escape sequences of terminals, control characters, and those that turn the direction of writing."""
+"""Escape sequences of terminals, control characters, those that turn the direction of writing, and halves of
+characters, which cannot be sent on."""
 
 
 def clean(text: str, limit: int = MAX_TEXT) -> str:
@@ -47,6 +49,7 @@ ARTIFACTS: Final = ("merged", "adapter", "report")
 Text = Annotated[str, AfterValidator(clean)]
 Moment = Annotated[datetime, BeforeValidator(from_text)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[int, Field(ge=0, le=10**10)]
 
 
 class _Report(BaseModel):
@@ -87,7 +90,7 @@ class ProgressReport(_Report):
     images_per_second: float | None = None
     tokens_per_second: float | None = None
     mfu: float | None = None
-    eta_seconds: Count | None = None
+    eta_seconds: Seconds | None = None
     updated_at: Moment
     last_checkpoint: CheckpointReport | None = None
     evaluation: EvaluationReport | None = None

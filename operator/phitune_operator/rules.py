@@ -110,6 +110,15 @@ def _at_least_a_mebibyte(path: str) -> Rule:
     )
 
 
+def _at_most(path: str, bound: str) -> Rule:
+    return _only_when(
+        path,
+        f"quantity(string(self.{path})).compareTo(quantity('{bound}')) <= 0",
+        lambda spec: quantity(get(spec, path)) <= quantity(bound),
+        f'must be at most "{bound}"',
+    )
+
+
 def _toleration_rules(at: str) -> list[Rule]:
     return [
         Rule(
@@ -188,6 +197,25 @@ _OUR_LABELS: Final = (
 )
 """Beginnings of the keys by which operators find their pods."""
 _OURS_CEL: Final = " || ".join(f"key.startsWith('{prefix}')" for prefix in _OUR_LABELS)
+
+_MOST_ENV: Final = 64 * 1024
+_ENV_SIZE: Final = Rule(
+    at="spec",
+    field="env",
+    cel=f"!has(self.env) || self.env.map(variable, variable.value.size()).sum() <= {_MOST_ENV}",
+    # An entry that is wrong in itself is here, too: what is said of it stands beside this.
+    holds=lambda spec: sum(len(str(get(one, "value"))) for one in get(spec, "env") or []) <= _MOST_ENV,
+    message=f"at most {_MOST_ENV:,} characters of values together, which every pod repeats; put "
+    "files on the volume",
+)
+
+_CONFINEMENT: Final = (
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+)
+"""Beginnings of the keys of annotations by which kubelets loosen, or tighten, what confines a container."""
+_CONFINEMENT_CEL: Final = " || ".join(f"key.startsWith('{prefix}')" for prefix in _CONFINEMENT)
 
 _METADATA_NAME: Final = Rule(
     at="",
@@ -319,7 +347,15 @@ RULES: Final[list[Rule]] = [
         lambda spec: get(spec, "resources.gpusPerNode") > 0,
         "not with spec.resources.gpusPerNode: 0",
     ),
+    _only_when(
+        "resources.priorityClassName",
+        "!self.resources.priorityClassName.startsWith('system-')",
+        lambda spec: not get(spec, "resources.priorityClassName").startswith("system-"),
+        "classes that begin with system- are those of the cluster's own pods; use another",
+    ),
+    _at_most("resources.cpu", "10k"),
     _at_least_a_mebibyte("resources.memory"),
+    _at_most("resources.memory", "1Pi"),
     _at_least_a_mebibyte("resources.sharedMemory"),
     Rule(
         at="spec",
@@ -337,6 +373,16 @@ RULES: Final[list[Rule]] = [
     _keys_of_labels("resources.nodeSelector"),
     _keys_of_labels("podTemplate.labels"),
     _keys_of_labels("podTemplate.annotations"),
+    Rule(
+        at="spec",
+        field="podTemplate.annotations",
+        cel="!has(self.podTemplate) || !has(self.podTemplate.annotations) || "
+        f"!self.podTemplate.annotations.exists(key, {_CONFINEMENT_CEL})",
+        holds=lambda spec: (
+            not any(key.startswith(_CONFINEMENT) for key in get(spec, "podTemplate.annotations") or {})
+        ),
+        message="what confines a container is not the job's to change",
+    ),
     Rule(
         at="spec",
         field="podTemplate.labels",
@@ -357,6 +403,7 @@ RULES: Final[list[Rule]] = [
     ),
     *_toleration_rules("spec.resources.tolerations[*]"),
     *_toleration_rules("spec.podTemplate.tolerations[*]"),
+    _ENV_SIZE,
     Rule(
         at="spec.env[*]",
         field="name",
@@ -370,7 +417,8 @@ RULES: Final[list[Rule]] = [
         cel=f"!(self.name in [{', '.join(repr(name) for name in names.HUB_TOKEN_VARIABLES)}])",
         holds=lambda variable: variable["name"] not in names.HUB_TOKEN_VARIABLES,
         message="every pod would hold the token, and everyone who reads the job see it; put it into a secret "
-        "under the key token, and name that in spec.model.tokenSecret or spec.data.tokenSecret",
+        f"under the key {names.SECRET_TOKEN_KEY}, and name that in spec.model.tokenSecret or "
+        "spec.data.tokenSecret",
     ),
     _not_together("storage.claimName", "storage.size", "use a claim that exists, or have one made"),
     Rule(
@@ -381,6 +429,7 @@ RULES: Final[list[Rule]] = [
         message="claimName, a claim that exists, or size, for one that is made, is needed",
     ),
     _at_least_a_mebibyte("storage.size"),
+    _at_most("storage.size", "1Ei"),
     _only_with("storage.storageClassName", "storage.size"),
     _not_together("checkpoint.everySteps", "checkpoint.everyMinutes", "keep the one that counts"),
     _at_least_a_second("runPolicy.stallTimeout"),

@@ -52,11 +52,6 @@ def read_job(document: object) -> FineTuneJob:
     return job
 
 
-def not_implemented(job: FineTuneJob) -> list[str]:
-    """Full paths of the fields that ask for what this version does not do yet."""
-    return ["spec.queueName"] if job.spec.queue_name is not None else []
-
-
 def _check(document: object) -> tuple[FineTuneJob | None, list[Problem]]:
     if not isinstance(document, Mapping):
         return None, [Problem("", "not an object: a map with apiVersion, kind, metadata and spec is needed")]

@@ -179,9 +179,9 @@ def test_quota_that_is_used_up_is_said_and_waited_for(lab: Lab) -> None:
     lab.wait_for_phase("quota", "Succeeded")
 
 
-def test_field_of_a_later_version_is_refused_by_name(lab: Lab) -> None:
-    lab.apply(finetunejob("later", merged(ONE_POD, {"queueName": "team"})))
-    assert_refused(lab, "later", "NotImplemented", "spec.queueName")
+def test_queue_that_is_not_there_is_refused_by_name(lab: Lab) -> None:
+    lab.apply(finetunejob("astray", merged(ONE_POD, {"queueName": "team"})))
+    assert_refused(lab, "astray", "QueueNotFound", "spec.queueName")
 
 
 # --- A config that somebody broke by hand. ---

@@ -9,6 +9,7 @@ import pytest
 
 from harness.cluster import OPERATOR_NAMESPACE, Object
 from harness.incarnations import incarnations
+from harness.installed import other_trainer_image
 from harness.jobs import finetunejob, long_enough_to_disturb
 from harness.kill import hang_a_rank, kill_a_rank, kill_container
 from harness.lab import Lab, last_words
@@ -98,19 +99,28 @@ def test_operator_killed_while_a_job_starts_doubles_nothing(lab: Lab, delay: flo
     assert_made_once(lab, "starting")
 
 
-def test_operator_killed_while_a_job_trains_loses_nothing(lab: Lab) -> None:
-    lab.apply(finetunejob("training", long_enough_to_disturb()))
-    lab.wait_for_step("training", 1)
+def test_operator_killed_and_upgraded_while_a_job_trains_touches_no_pod(lab: Lab) -> None:
+    """And a restart after that runs the image of the first attempt, not that of the new version."""
+    lab.apply(finetunejob("training", long_enough_to_disturb({"training": {"maxSteps": 5000}})))
+    step = lab.wait_for_step("training", 1)
     before = lab.status("training")
     uids = {pod["metadata"]["uid"] for pod in lab.pods("training", role="trainer")}
 
     kill_operator(lab)
-    status = lab.wait_for_phase("training", "Succeeded", timeout=300)
+    with other_trainer_image(lab.cluster, "localhost/phitune/trainer-of-a-later-version:1"):
+        lab.wait_for_step("training", step + 1)
+        status = lab.status("training")
+        assert (status["attempt"], status["restarts"]) == (1, 0)
+        assert status["startTime"] == before["startTime"]
+        assert {pod["metadata"]["uid"] for pod in lab.pods("training", role="trainer")} == uids
+        assert_made_once(lab, "training")
 
-    assert (status["attempt"], status["restarts"]) == (1, 0)
-    assert status["startTime"] == before["startTime"]
-    assert {pod["metadata"]["uid"] for pod in lab.pods("training", role="trainer")} == uids
-    assert_made_once(lab, "training")
-    (only,) = incarnations(lab, "training")
-    assert only["start"]["from"] is None
-    assert only["last"] == 60
+        by_rank(lab, worker(lab, "training"))
+        lab.wait("second attempt", lambda: len(lab.pods("training", role="trainer", attempt=2)) == 2)
+        lab.wait_for_step("training", 1, attempt=2)
+
+    status, second = lab.status("training"), lab.pods("training", role="trainer", attempt=2)
+    assert status["placement"]["image"] == lab.trainer_image
+    assert {pod["spec"]["containers"][0]["image"] for pod in second} == {lab.trainer_image}
+    assert status["failure"]["attempt"] == 1
+    assert status["failure"]["remedy"]

@@ -11,36 +11,60 @@ from phitune_operator import fields
 from phitune_operator.schema import object_schema
 
 TEXTS = {
-    fields.CPU: ["1", "500m", "1.5", "0", "x", ".5", "1k"],
-    fields.BYTES: ["16Gi", "500M", "1e9", "16", "0Gi", "1.5Ti", "1gb", "1E1"],
-    fields.DURATION: ["30m", "1h30m", "90s", "0s", "1.5h", "h", "30", "1s1h"],
+    fields.CPU: ["1", "500m", "1.5", "0", "x", ".5", "1k", "99999999999999999999", "0.0000000001"],
+    fields.BYTES: [
+        "16Gi",
+        "500M",
+        "1e9",
+        "16",
+        "0Gi",
+        "1.5Ti",
+        "1gb",
+        "1E1",
+        "1e99",
+        "9999999999999Ti",
+        "2.Mi",
+    ],
+    fields.DURATION: ["30m", "1h30m", "90s", "0s", "1.5h", "h", "30", "1s1h", "999999.999h"],
     fields.DNS_SUBDOMAIN: ["a", "a.b", "A", "-a", ""],
     fields.LABEL_VALUE: ["", "a", "NVIDIA-H100-80GB-HBM3", "a b", "-"],
     fields.LABEL_KEY: ["a", "nvidia.com/gpu", "a b", "/a", "A/b"],
     fields.IMAGE: ["a", "localhost/phitune/trainer:1", "a b", ""],
     fields.ENV_NAME: ["A", "PET_A", "a-b", "1", "_"],
+    fields.ENV_VALUE: ["", "b", "a b\n", "$(HOME)", "{{ 7 }}", "a\0b", "x" * 8193],
 }
 """Words for each kind of text, good and bad."""
-OTHER_TEXTS = ["a", "a/b", "../a", "/a", ".", "ä", "a\n", "", "x" * 600]
+OTHER_TEXTS = ["a", "a/b", "../a", "/a", ".", "ä", "a\n", "a\x9b2J", "$(a)`a`", "", "x" * 600]
 ABSURD = [None, True, "x", -1, 0.5, [], {}, [None], {"a": None}]
+
+
+BASES: list[Object] = [
+    {
+        "task": "jsonl",
+        "method": "full",
+        "model": {"init": "tiny"},
+        "data": {"generate": "digits"},
+        "storage": {"size": "2Ti"},
+    },
+    {
+        "task": "docvqa",
+        "method": "lora",
+        "resources": {"nodes": 2, "gpusPerNode": 8},
+        "storage": {"claimName": "theirs"},
+    },
+]
+"""Jobs that are fine before anything is drawn: on one device, and on two nodes."""
 
 
 def documents() -> st.SearchStrategy[Object]:
     """Whole FineTuneJobs: the fields that are needed are there and right, so that a good part is accepted."""
     spec = object_schema()["properties"]["spec"]
-    base = {
-        "task": "jsonl",
-        "method": "full",
-        "model": {"init": "tiny"},
-        "data": {"generate": "digits"},
-        "storage": {"size": "2Gi"},
-    }
-    return _group(spec, most=3).map(
+    return st.tuples(st.sampled_from(BASES), _group(spec, most=3)).map(
         lambda drawn: {
             "apiVersion": "phitune.dev/v1alpha1",
             "kind": "FineTuneJob",
             "metadata": {"name": "fuzz"},
-            "spec": {**base, **drawn},
+            "spec": {**drawn[0], **drawn[1]},
         }
     )
 

@@ -61,6 +61,17 @@ def install(cluster: Cluster) -> Installed:
     return Installed(cluster, images.trainer)
 
 
+@contextmanager
+def other_trainer_image(cluster: Cluster, image: str) -> Iterator[None]:
+    """Upgrade the operator to one that has another trainer image, and back."""
+    where = ("--namespace", OPERATOR_NAMESPACE, "--reuse-values", "--wait", "--timeout", "2m")
+    try:
+        cluster.helm("upgrade", RELEASE, CHART, *where, "--set-string", f"trainer.image={image}")
+        yield
+    finally:
+        install(cluster)
+
+
 def uninstall(cluster: Cluster) -> None:
     """Remove the chart, the CRD that it leaves on purpose, and the namespace."""
     cluster.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")

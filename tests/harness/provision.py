@@ -29,7 +29,7 @@ def provided_cluster() -> Iterator[Cluster]:
         return
     with reserved_name() as name:
         run(hack_cluster("build"), timeout=1800)
-        with local_cluster(STATES / name) as cluster:
+        with local_cluster(STATES / name, "--audit-log") as cluster:
             yield cluster
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from harness.documents import GPU, LORA, Refused, job
 from harness.refused_alone import ALONE
+from harness.refused_fields import FIELDS
 
 REFUSED: list[Refused] = [
     *ALONE,
+    *FIELDS,
     # fields that do not go together
     Refused("lora with full", job({"lora": {}}), "spec.lora", "not with method full"),
     Refused(

@@ -16,15 +16,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from phitune_operator import names
+from phitune_operator.backends import is_suspended
 from phitune_operator.clock import to_text
 from phitune_operator.kinds import (
     FINETUNEJOB,
+    GANGS,
     JOB,
+    JOBSET,
     POD,
     PYTORCHJOB,
     WATCHED,
     Kind,
     Object,
+    controllers_of,
     is_terminating,
     kind_of,
     labels_of,
@@ -54,6 +58,8 @@ class SimulatedCluster:
         self.num_writes = 0
         self.kill_at: int | None = None
         """Which write, counted from now, the operator does not survive."""
+        self._indices: dict[str, set[int]] = {}
+        """Of each indexed Job, the indices that had their pod."""
         self._uids = itertools.count(1)
         self._versions = itertools.count(1)
 
@@ -70,7 +76,7 @@ class SimulatedCluster:
     async def create(self, kind: Kind, obj: Object) -> Object:
         self._may_be_killed()
         created = self.put_new(obj)
-        if kind == PYTORCHJOB:
+        if kind in GANGS:
             self.gangs_made.append(name_of(obj))
         return self._answer(created)
 
@@ -167,7 +173,9 @@ class SimulatedCluster:
         for job in self.of_kind(JOB):
             moves += self._job_controller(job)
         for gang in self.of_kind(PYTORCHJOB):
-            moves += self._training_operator(gang)
+            moves += self._kueue(gang) if is_suspended(gang) else self._training_operator(gang)
+        for gang in self.of_kind(JOBSET):
+            moves += self._kueue(gang) if is_suspended(gang) else self._jobset_controller(gang)
         for pod in self.of_kind(POD):
             moves += self._kubelet(pod)
         owners = {uid_of(obj) for obj in self.objects.values()}
@@ -178,6 +186,8 @@ class SimulatedCluster:
         return moves
 
     def _job_controller(self, job: Object) -> list[Move]:
+        if job["spec"].get("completionMode") == "Indexed":
+            return self._indexed_job_controller(job)
         pods = self.pods_of(job)
         if not pods and not job.get("status"):
             return [
@@ -192,6 +202,80 @@ class SimulatedCluster:
                 (f"complete {name_of(job)}", lambda: self.change(job, lambda obj: obj.update(status=done)))
             ]
         return []
+
+    def _indexed_job_controller(self, job: Object) -> list[Move]:
+        """Each index has one pod, which is never made again: backoffLimitPerIndex is 0."""
+        gang = next((one for one in self.of_kind(JOBSET) if uid_of(one) in controllers_of(job)), None)
+        if job.get("status") or gang is None or is_suspended(gang):
+            return []
+        pods, used = self.pods_of(job), self._indices.setdefault(uid_of(job), set())
+        count = job["spec"]["completions"]
+        if len(used) < count:
+            return [
+                (f"pod {index}", lambda index=index: self._make_indexed_pod(job, index))
+                for index in range(count)
+                if index not in used
+            ]
+        if any(map(is_live, pods)):
+            return []
+        is_complete = [exit_code(pod) for pod in pods] == [0] * count
+        done = {"conditions": [{"type": "Complete" if is_complete else "Failed", "status": "True"}]}
+        return [(f"end {name_of(job)}", lambda: self.change(job, lambda obj: obj.update(status=done)))]
+
+    def _make_indexed_pod(self, job: Object, index: int) -> None:
+        self._indices[uid_of(job)].add(index)
+        template = copy.deepcopy(job["spec"]["template"])
+        template["metadata"]["labels"][names.LABEL_INDEX] = str(index)
+        self._make_pod(job, f"{index}-{next(self._uids)}", template)
+
+    def _jobset_controller(self, gang: Object) -> list[Move]:
+        if gang.get("status"):
+            return []
+        jobs = [job for job in self.of_kind(JOB) if uid_of(gang) in controllers_of(job)]
+        if not jobs:
+            (replicated,) = gang["spec"]["replicatedJobs"]
+            return [(f"job of {name_of(gang)}", lambda: self._make_job(gang, replicated))]
+        told = (jobs[0].get("status") or {}).get("conditions")
+        if not told:
+            return []
+        kind = "Completed" if told[0]["type"] == "Complete" else "Failed"
+        done = {"conditions": [{"type": kind, "status": "True", "message": f"{name_of(gang)}: {kind}"}]}
+        return [(f"{kind} {name_of(gang)}", lambda: self.change(gang, lambda obj: obj.update(status=done)))]
+
+    def _make_job(self, gang: Object, replicated: Object) -> None:
+        template = copy.deepcopy(replicated["template"])
+        metadata = {
+            **template["metadata"],
+            "name": f"{name_of(gang)}-{replicated['name']}-0",
+            "namespace": gang["metadata"]["namespace"],
+            "ownerReferences": [owner_reference(gang)],
+        }
+        self.put_new(
+            {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": template["spec"]}
+        )
+
+    def _kueue(self, gang: Object) -> list[Move]:
+        """A gang that is suspended loses its pods; one without pods may be admitted at any time."""
+        owners = {
+            uid_of(gang),
+            *(uid_of(job) for job in self.of_kind(JOB) if uid_of(gang) in controllers_of(job)),
+        }
+        pods = [pod for pod in self.of_kind(POD) if owners & controllers_of(pod) and is_live(pod)]
+        if pods:
+            return [
+                (f"suspend {name_of(pod)}", lambda pod=pod: self.remove(pod))
+                for pod in pods
+                if not is_terminating(pod)
+            ]
+        return [(f"admit {name_of(gang)}", lambda: self.suspend(gang, False))]
+
+    def suspend(self, gang: Object, value: bool) -> None:
+        """What Kueue does to a gang that it stops, or lets run."""
+        for job in self.of_kind(JOB):
+            ended = [pod for pod in self.pods_of(job) if exit_code(pod) is not None]
+            self._indices[uid_of(job)] = {int(labels_of(pod).get(names.LABEL_INDEX, 0)) for pod in ended}
+        policy = gang["spec"]["runPolicy"] if kind_of(gang) == PYTORCHJOB else gang["spec"]
+        self.change(gang, lambda _: policy.update(suspend=value))
 
     def _training_operator(self, gang: Object) -> list[Move]:
         pods = {name_of(pod): pod for pod in self.pods_of(gang)}
@@ -239,13 +323,6 @@ class SimulatedCluster:
         return []
 
     def _make_pod(self, parent: Object, suffix: str, template: Object) -> None:
-        owner = {
-            "apiVersion": parent["apiVersion"],
-            "kind": parent["kind"],
-            "name": name_of(parent),
-            "uid": uid_of(parent),
-            "controller": True,
-        }
         self.put_new(
             {
                 "apiVersion": "v1",
@@ -254,7 +331,7 @@ class SimulatedCluster:
                     "name": f"{name_of(parent)}-{suffix}",
                     "namespace": parent["metadata"]["namespace"],
                     "labels": dict(template["metadata"]["labels"]),
-                    "ownerReferences": [owner],
+                    "ownerReferences": [owner_reference(parent)],
                 },
                 "spec": copy.deepcopy(template["spec"]),
                 "status": {"phase": "Pending"},
@@ -305,6 +382,16 @@ class SimulatedCluster:
 
     def job(self, name: str) -> Object:
         return next(job for job in self.of_kind(FINETUNEJOB) if name_of(job) == name)
+
+
+def owner_reference(parent: Object) -> Object:
+    return {
+        "apiVersion": parent["apiVersion"],
+        "kind": parent["kind"],
+        "name": name_of(parent),
+        "uid": uid_of(parent),
+        "controller": True,
+    }
 
 
 def is_live(pod: Object) -> bool:

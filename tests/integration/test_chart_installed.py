@@ -42,6 +42,7 @@ def allowed(phitune: Installed, verb: str, resource: str) -> bool:
         ("finetunejobs.phitune.dev/status", "patch"),
         ("persistentvolumeclaims", "get list watch create"),
         ("configmaps", "get list watch create"),
+        ("networkpolicies.networking.k8s.io", "get create"),
         ("jobs.batch", "get list watch create delete"),
         ("pytorchjobs.kubeflow.org", "get list watch create delete"),
         ("pods", "list watch delete"),
@@ -144,3 +145,8 @@ def test_uninstalled_operator_is_no_longer_there_to_be_found(phitune: Installed)
         assert phitune.cluster.get("namespace", OPERATOR_NAMESPACE) is None
     finally:
         install(phitune.cluster)
+
+
+def test_helm_test_asks_the_operator_and_passes(phitune: Installed) -> None:
+    said = phitune.cluster.helm("test", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--timeout", "120s")
+    assert "Succeeded" in said

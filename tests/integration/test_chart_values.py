@@ -10,8 +10,17 @@ import pytest
 import yaml
 
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object
-from phitune_operator.main import hub_access
-from phitune_operator.observed import HubAccess
+from harness.network import Peer, lets_through
+from phitune_operator import names
+from phitune_operator.cluster_settings import (
+    NetworkProfile,
+    Pool,
+    network_profiles,
+    pools,
+    trainer_images,
+)
+from phitune_operator.main import hub_access, network_access
+from phitune_operator.observed import HubAccess, NetworkAccess
 
 CHART = str(REPOSITORY / "charts/phitune")
 
@@ -81,6 +90,55 @@ def test_way_to_the_hub_reaches_the_operator(cluster: Cluster) -> None:
     )
 
 
+def told(cluster: Cluster, *settings: str) -> dict[str, str]:
+    (container,) = pod_spec(rendered(cluster, *settings))["containers"]
+    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "images"),
+    [
+        pytest.param([], {"flash": "ours", "plain": "ours"}, id="ours, none for V100"),
+        pytest.param(['trainer.image="all:1"'], {}, id="one for all"),
+        pytest.param(
+            ['trainer.images.v100="v:1"'], {"flash": "ours", "plain": "ours", "v100": "v:1"}, id="one added"
+        ),
+        pytest.param(
+            ['trainer.image="all:1"', 'trainer.images.flash="f:1"'],
+            {"flash": "f:1", "plain": "all:1", "v100": "all:1"},
+            id="one for the others",
+        ),
+    ],
+)
+def test_images_by_build_reach_the_operator(
+    cluster: Cluster, settings: list[str], images: dict[str, str]
+) -> None:
+    env = told(cluster, *settings)
+    ours = env["PHITUNE_TRAINER_IMAGE"]
+    assert trainer_images(env) == {
+        build: ours if image == "ours" else image for build, image in images.items()
+    }
+
+
+def test_pools_and_network_profiles_reach_the_operator(cluster: Cluster) -> None:
+    pool = {
+        "name": "a100",
+        "product": "A100-80GB",
+        "gpusPerNode": 8,
+        "cpu": 96,
+        "memory": "1100Gi",
+        "maxNodes": 4,
+        "labels": {"pool": "a100"},
+    }
+    profile = {"product": "H100", "env": {"NCCL_IB_HCA": "mlx5"}, "resources": {"rdma/hca": 1}}
+    env = told(cluster, f"pools=[{json.dumps(pool)}]", f"networkProfiles=[{json.dumps(profile)}]")
+    assert pools(env) == (Pool.model_validate({**pool, "cpu": "96"}),)
+    assert network_profiles(env) == (NetworkProfile.model_validate(profile),)
+    assert env["PHITUNE_POOL_WAIT"] == "900"
+    with pytest.raises(CommandError, match="labels"):
+        rendered(cluster, f"pools=[{json.dumps({**pool, 'labels': {}})}]")
+
+
 def test_digest_wins_over_tag(cluster: Cluster) -> None:
     digest = "sha256:" + "a" * 64
     objects = rendered(cluster, 'image.repository="r/operator"', 'image.tag="1"', f'image.digest="{digest}"')
@@ -120,10 +178,99 @@ def test_list_of_namespaces_limits_the_rights_to_them(cluster: Cluster) -> None:
         found for found in objects if found["kind"] == "Role" and "-lease" not in found["metadata"]["name"]
     ]
     assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
-    cluster_wide = {
-        resource for rule in one(objects, "ClusterRole")["rules"] for resource in rule["resources"]
-    }
-    assert cluster_wide == {"nodes"}
+    (ours,) = [
+        found
+        for found in objects
+        if found["kind"] == "ClusterRole" and found["metadata"]["name"] == "phitune-system-phitune"
+    ]
+    assert {resource for rule in ours["rules"] for resource in rule["resources"]} == {"nodes"}
+
+
+ROLES = {
+    # what may be done with FineTuneJobs, and to which of the cluster's own roles it is added
+    "view": ({"get", "list", "watch"}, {"view", "edit", "admin"}),
+    "edit": ({"create", "update", "patch", "delete", "deletecollection"}, {"edit", "admin"}),
+}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_roles_of_people_are_aggregated_and_leave_status_to_the_operator(cluster: Cluster, name: str) -> None:
+    (role,) = [
+        found for found in rendered(cluster) if found["metadata"]["name"] == f"phitune-system-phitune-{name}"
+    ]
+    verbs, into = ROLES[name]
+    (rule,) = role["rules"]
+    assert set(rule["verbs"]) == verbs
+    assert ("finetunejobs/status" in rule["resources"]) == (name == "view")
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    labels = {label for label in role["metadata"]["labels"] if label.startswith(prefix)}
+    assert labels == {prefix + one for one in into}
+
+
+def test_without_aggregation_only_the_operator_gets_rights(cluster: Cluster) -> None:
+    made = {found["metadata"]["name"] for found in rendered(cluster, "aggregateRoles=false")}
+    assert not {"phitune-system-phitune-view", "phitune-system-phitune-edit"} & made
+
+
+OPERATOR = Peer(
+    "phitune-system", {"app.kubernetes.io/name": "phitune-operator", "app.kubernetes.io/instance": "phitune"}
+)
+RANK_ZERO = Peer("team", {"phitune.dev/role": "trainer"})
+PREPARE = Peer("team", {"phitune.dev/role": "prepare"})
+PROMETHEUS = Peer("monitoring", {})
+HELM_TEST = Peer(
+    "phitune-system", {"app.kubernetes.io/name": "phitune-test", "app.kubernetes.io/instance": "phitune"}
+)
+ANYBODY = Peer("team", {"app": "web"})
+API_SERVER = Peer(address="10.0.0.1")
+
+
+def test_operator_reaches_the_api_server_rank_zero_and_dns_and_prometheus_reaches_it(
+    cluster: Cluster,
+) -> None:
+    policy = one(rendered(cluster, 'networkPolicy.prometheusNamespace="monitoring"'), "NetworkPolicy")
+    for rule in policy["spec"]["ingress"]:
+        assert [port.pop("port") for port in rule["ports"]] == ["health"], "the pod's port of that name"
+        rule["ports"][0]["port"] = 8080
+    for source, target, port in (
+        (OPERATOR, API_SERVER, 6443),
+        (OPERATOR, RANK_ZERO, names.PROGRESS_PORT),
+        (OPERATOR, Peer("kube-system", {"k8s-app": "kube-dns"}), 53),
+        (PROMETHEUS, OPERATOR, 8080),
+        (HELM_TEST, OPERATOR, 8080),
+    ):
+        assert lets_through([policy], source, target, port), (source, target, port)
+    for source, target, port in (
+        (OPERATOR, RANK_ZERO, 22),
+        (OPERATOR, PREPARE, names.PROGRESS_PORT),
+        (OPERATOR, API_SERVER, 25),
+        (ANYBODY, OPERATOR, 8080),
+        (PROMETHEUS, OPERATOR, 8081),
+    ):
+        assert not lets_through([policy], source, target, port), (source, target, port)
+
+
+def test_the_jobs_policies_follow_the_charts_values(cluster: Cluster) -> None:
+    settings = [
+        'networkPolicy.prometheusNamespace="monitoring"',
+        'networkPolicy.dnsNamespace="openshift-dns"',
+    ]
+    (container,) = pod_spec(rendered(cluster, *settings))["containers"]
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    assert network_access(env) == NetworkAccess(
+        operator_namespace="phitune-system",
+        dns_namespace="openshift-dns",
+        prometheus_namespace="monitoring",
+    )
+
+
+def test_without_network_policies_there_is_none_and_no_right_to_make_one(cluster: Cluster) -> None:
+    objects = rendered(cluster, "networkPolicy.enabled=false")
+    assert "NetworkPolicy" not in {found["kind"] for found in objects}
+    assert "networkpolicies" not in json.dumps(objects)
+    (container,) = pod_spec(objects)["containers"]
+    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    assert network_access(env) is None
 
 
 def test_no_role_names_a_wildcard_or_secrets(cluster: Cluster) -> None:
@@ -147,3 +294,41 @@ def test_custom_resource_outlives_the_chart_only_if_asked(
 ) -> None:
     definition = one(rendered(cluster, f"crds.keep={keep}"), "CustomResourceDefinition")
     assert definition["metadata"].get("annotations", {}).get("helm.sh/resource-policy") == policy
+
+
+def test_prometheus_and_grafana_get_what_is_asked_for_and_nothing_else(cluster: Cluster) -> None:
+    wanted = {
+        "serviceMonitor": "ServiceMonitor",
+        "podMonitor": "PodMonitor",
+        "prometheusRule": "PrometheusRule",
+        "dashboard": "ConfigMap",
+    }
+    assert not set(wanted.values()) & {found["kind"] for found in rendered(cluster)}
+    for value, kind in wanted.items():
+        found = one(rendered(cluster, f"monitoring.{value}=true", 'monitoring.labels={"team":"a"}'), kind)
+        assert value == "dashboard" or found["metadata"]["labels"]["team"] == "a"
+    monitors = rendered(cluster, "monitoring.serviceMonitor=true", 'monitoring.interval="15s"')
+    (endpoint,) = one(monitors, "ServiceMonitor")["spec"]["endpoints"]
+    service = one(monitors, "Service")
+    assert endpoint == {"port": service["spec"]["ports"][0]["name"], "interval": "15s"}
+    labels = service["metadata"]["labels"]
+    assert one(monitors, "ServiceMonitor")["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_pod_monitor_looks_at_the_pods_that_the_operator_makes(cluster: Cluster) -> None:
+    monitor = one(rendered(cluster, "monitoring.podMonitor=true"), "PodMonitor")
+    (rank,) = monitor["spec"]["selector"]["matchLabels"].items()
+    assert rank == (names.LABEL_RANK, "0")
+    assert monitor["spec"]["selector"]["matchExpressions"][0]["key"] == names.LABEL_JOB
+    assert monitor["spec"]["podTargetLabels"] == [names.LABEL_JOB, names.LABEL_ATTEMPT]
+    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == names.PROGRESS_PORT_NAME
+    limited = one(rendered(cluster, "monitoring.podMonitor=true", 'namespaces=["a"]'), "PodMonitor")
+    assert limited["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+
+
+@pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])
+def test_a_drain_leaves_one_of_several_operators_and_is_not_held_up_by_a_single_one(
+    cluster: Cluster, replicas: int, budgets: int
+) -> None:
+    kinds = [found["kind"] for found in rendered(cluster, f"replicas={replicas}")]
+    assert kinds.count("PodDisruptionBudget") == budgets

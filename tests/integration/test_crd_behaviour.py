@@ -73,6 +73,7 @@ STATUS: dict[str, Any] = {
     },
     "lastCheckpoint": {"step": 100, "path": "runs/a", "time": "2026-01-02T03:04:05Z"},
     "evaluation": {"metric": "exactMatch", "value": 0.964, "baseline": 0.1, "samples": 300, "step": 100},
+    "prepared": {"key": "0123456789abcdef", "at": "2026-01-02T03:04:05Z"},
     "artifacts": {"claim": "digits-workspace", "run": "runs/a", "merged": "runs/a/export/merged"},
     "failure": {
         "pod": "digits-1-master-0",
@@ -81,6 +82,7 @@ STATUS: dict[str, Any] = {
         "exitCode": 1,
         "reason": "Fault",
         "message": "it broke",
+        "remedy": "mend it",
         "lastLines": ["Traceback"],
     },
     "summary": {

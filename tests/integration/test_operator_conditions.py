@@ -109,7 +109,7 @@ def test_makes_volume_config_and_prepare_job_and_says_that_the_image_is_missing(
 @pytest.mark.parametrize(
     ("name", "spec", "reason", "words"),
     [
-        pytest.param("queued", {"queueName": "q"}, "NotImplemented", "spec.queueName", id="not implemented"),
+        pytest.param("queued", {"queueName": "q"}, "QueueNotFound", "spec.queueName", id="no queue"),
         pytest.param(
             "gpu",
             {"resources": {"gpusPerNode": 2, "gpuProducts": ["No-Such"]}},
@@ -198,7 +198,7 @@ def test_operator_started_again_writes_nothing_where_nothing_changed(
     lab: Lab, labs: tuple[Lab, Lab], operator: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     lab.apply(finetunejob("still", {"queueName": "q"}))
-    accepted(lab, "still", "NotImplemented")
+    accepted(lab, "still", "QueueNotFound")
     before = lab.job("still")["metadata"]["resourceVersion"]
     operator.send_signal(signal.SIGKILL)
     operator.wait(30)
@@ -207,7 +207,7 @@ def test_operator_started_again_writes_nothing_where_nothing_changed(
     try:
         lab.wait("second operator", lambda: "serving" in log.read_text() or None, timeout=60)
         lab.apply(finetunejob("sign-of-life", {"queueName": "q"}))
-        accepted(lab, "sign-of-life", "NotImplemented")
+        accepted(lab, "sign-of-life", "QueueNotFound")
         assert lab.job("still")["metadata"]["resourceVersion"] == before
     finally:
         second.terminate()

@@ -38,6 +38,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* Images by build as JSON: what is named, else the one for all, else ours where it is such a build. None: one for all. */}}
+{{- define "phitune.trainerImages" -}}
+{{- $images := .Values.trainer.images | default dict -}}
+{{- $all := .Values.trainer.image -}}
+{{- if and $all (not $images.flash) (not $images.plain) (not $images.v100) -}}
+{}
+{{- else -}}
+{{- $ours := include "phitune.trainerImage" . -}}
+{{- dict "flash" ($images.flash | default $ours) "plain" ($images.plain | default $ours) "v100" ($images.v100 | default $all) | toJson -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "phitune.trainerImage" -}}
 {{- .Values.trainer.image | default (printf "localhost/phitune/trainer:%s" .Chart.AppVersion) -}}
 {{- end -}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import tomllib
 from pathlib import Path
 
 from imagebuild import base, standins, trim
@@ -20,7 +21,7 @@ PLATFORM = f"{MACHINE}-manylinux_2_36"
 
 def build(storage: Storage, image: str) -> str:
     """Make the dependency image of `image` ("operator", "trainer") unless it is there; returns its name."""
-    lock = ROOT / "requirements" / f"{image}.txt"
+    lock = ROOT / "requirements" / lock_of(image)
     build_lock = ROOT / "requirements" / "build.txt"
     below = base.build(storage)
     recipe = [Path(__file__), Path(str(trim.__file__)), Path(str(standins.__file__)), lock, build_lock]
@@ -47,6 +48,14 @@ def build(storage: Storage, image: str) -> str:
                 ]
                 draft.run(*compileall, f"/{SITE_PACKAGES}", doing="compiling Python files")
     return name
+
+
+def lock_of(image: str) -> str:
+    """File of requirements/ with the image's packages; of the trainer, those of the build that CPUs use."""
+    if image != "trainer":
+        return f"{image}.txt"
+    builds = tomllib.loads((ROOT / "docker" / "matrix.toml").read_text())
+    return str(builds["plain"]["lock"])
 
 
 def install(lock: Path, build_lock: Path, site: Path) -> None:

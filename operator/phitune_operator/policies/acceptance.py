@@ -1,10 +1,17 @@
 """The condition Accepted: whether the job is understood and what it needs is there, or else what to do."""
 
+from datetime import datetime
+from typing import Final
+
 from phitune_operator import names, refusals
 from phitune_operator.blocked import BlockedError
 from phitune_operator.draft import Draft
-from phitune_operator.observed import Observed
+from phitune_operator.kinds import Object
+from phitune_operator.observed import Observed, Plan
+from phitune_operator.policies.image_pull import NO_IMAGE
 from phitune_operator.status import is_true
+
+OPERATOR_ERROR: Final = "OperatorError"
 
 
 def accept(seen: Observed, draft: Draft, message: str) -> None:
@@ -18,7 +25,7 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
         refuse(
             draft,
             BlockedError(
-                "NoImage",
+                NO_IMAGE,
                 f"image {image} cannot be pulled; check its name and tag, and that spec.imagePullSecrets "
                 "names a secret for its registry. It is tried again; spec.image may be changed",
             ),
@@ -27,6 +34,23 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
         refuse(draft, BlockedError("NoSecret", f"{config}; {_how_to_make_secret(seen)}"))
     elif not _still_refused(draft, has_pods=bool(stage)):
         draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", message)
+
+
+def own_error(job: Object, error: Exception, *, now: datetime) -> Plan:
+    """Say of a job that the operator has failed on it by a fault of its own: who runs it cannot mend that."""
+    draft = Draft(job, now=now)
+    message = (
+        f"the operator failed on this job by a fault of its own ({type(error).__name__}: {error}); pods that "
+        "run go on, and it is tried again. Report it, with the traceback in the operator's log"
+    )
+    refuse(draft, BlockedError(OPERATOR_ERROR, message))
+    return draft.plan()
+
+
+def end_own_error(draft: Draft) -> None:
+    """Take back what `own_error` said: the operator has come further."""
+    if draft.condition(names.CONDITION_ACCEPTED).get("reason") == OPERATOR_ERROR:
+        draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", "the operator goes on")
 
 
 def _how_to_make_secret(seen: Observed) -> str:

@@ -9,17 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from phitune_operator.kinds import Object
+from phitune_operator.kinds import JOBSET, Object, kind_of
 from phitune_operator.pods import PodView
+from phitune_operator.policies.fault import KINDS, RANK_LOST, kind_of_fault, kind_of_user_error
 from phitune_trainer import exit_codes
 
 SETTLE = timedelta(seconds=5)
 """How long the other pods of the gang get to end, after the first that failed, before the cause is judged."""
+SETTLE_AFTER_LOSS = timedelta(seconds=75)
+"""The same where all that ended say that they lost another one: Kubernetes needs 50 s to notice that a node
+does not answer, and its pods go some seconds later."""
 
-EVICTED = frozenset(
-    {"Evicted", "Preempting", "NodeShutdown", "NodeLost", "Terminated", "UnexpectedAdmissionError"}
-)
+EVICTED = frozenset({"Evicted", "Preempting", "NodeShutdown", "NodeLost", "Terminated"})
 """Reasons that the kubelet gives a pod that it ended for the node's sake."""
+UNSEEN = frozenset({"Unknown", "ContainerStatusUnknown"})
+"""Reasons of a container whose end nobody saw: its node was started again."""
+
+
+SUCCEEDED = frozenset({"Succeeded", "Completed"})
+"""By which conditions a PyTorchJob and a JobSet say that they have ended well."""
 
 
 class Verdict(Enum):
@@ -45,7 +53,7 @@ class End:
 
 
 STALLED = "Stalled"
-FAULT_REASONS = frozenset({"Fault", "OutOfMemory", "LeftUnasked", STALLED})
+FAULT_REASONS = frozenset({*KINDS, "LeftUnasked", STALLED})
 """Reasons of the ends whose verdict is FAULT."""
 
 
@@ -58,21 +66,23 @@ def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: d
         return End(verdict=Verdict.SUCCEEDED, reason="Completed", message="every pod ended with exit code 0")
     bad = sorted((pod for pod in pods if _is_bad(pod)), key=_by_time)
     if not bad:
-        return _without_a_culprit(gang, pods)
+        return _without_a_culprit(gang, pods, num_pods)
     user = [pod for pod in bad if pod.exit_code == exit_codes.USER_ERROR]
-    if not user and _others_may_still_tell(pods, bad, now):
+    has_lost_one = len(pods) < num_pods or any(_is_made_anew(pod, since=bad[0].finished_at) for pod in pods)
+    is_echo = not has_lost_one and all(kind_of_fault(pod) == RANK_LOST for pod in bad)
+    if not user and _others_may_still_tell(pods, bad, now, SETTLE_AFTER_LOSS if is_echo else SETTLE):
         return None
     taken = [pod for pod in bad if _was_taken(pod)]
     faulty = [pod for pod in bad if not _was_taken(pod) and pod.exit_code != exit_codes.INTERRUPTED]
-    killed = [pod for pod in faulty if pod.cause == "OOMKilled"]
     if user:
-        return _end(Verdict.USER_ERROR, "UserError", user[0])
+        return _end(Verdict.USER_ERROR, kind_of_user_error(user[0]), user[0])
     if taken:
         return _end(Verdict.DISRUPTED, _why_taken(taken[0]), taken[0])
-    if killed:
-        return _end(Verdict.FAULT, "OutOfMemory", killed[0])
     if faulty:
-        return _end(Verdict.FAULT, "Fault", faulty[0])
+        culprit = min(faulty, key=lambda pod: KINDS.index(kind_of_fault(pod)))
+        if has_lost_one and kind_of_fault(culprit) == RANK_LOST:
+            return _end(Verdict.DISRUPTED, "PodDeleted", culprit)
+        return _end(Verdict.FAULT, kind_of_fault(culprit), culprit)
     # A pod that is missing, or was made anew, may have been taken away, and have told the others to leave.
     if len(pods) == num_pods and all(pod.has_ended for pod in pods):
         return _end(Verdict.FAULT, "LeftUnasked", bad[0])
@@ -83,8 +93,15 @@ def _is_bad(pod: PodView) -> bool:
     return not pod.has_succeeded and (pod.is_terminating or pod.has_ended)
 
 
+def _is_made_anew(pod: PodView, *, since: datetime | None) -> bool:
+    """Whether a controller made the pod in the place of one that is gone."""
+    is_later = since is not None and pod.scheduled_at is not None and pod.scheduled_at > since
+    return pod.phase == "Pending" or is_later
+
+
 def _was_taken(pod: PodView) -> bool:
-    return bool(pod.disruption) or pod.cause in EVICTED or pod.is_terminating
+    is_clusters = bool(pod.disruption) or pod.cause in EVICTED | UNSEEN
+    return is_clusters or pod.is_terminating or pod.never_ran
 
 
 def _why_taken(pod: PodView) -> str:
@@ -94,22 +111,33 @@ def _why_taken(pod: PodView) -> str:
         return "Preempted"
     if pod.disruption or pod.cause in EVICTED:
         return "Evicted"
-    return "PodDeleted"
+    if pod.cause in UNSEEN:
+        return "NodeLost"
+    return "PodDeleted" if pod.is_terminating else "NeverRan"
 
 
-def _others_may_still_tell(pods: Sequence[PodView], bad: Sequence[PodView], now: datetime) -> bool:
+def _others_may_still_tell(
+    pods: Sequence[PodView], bad: Sequence[PodView], now: datetime, settle: timedelta
+) -> bool:
     if not any(pod.is_live and not pod.is_terminating for pod in pods):
         return False
     first = bad[0].finished_at
-    return first is not None and timedelta() <= now - first < SETTLE
+    return first is not None and timedelta() <= now - first < settle
 
 
-def _without_a_culprit(gang: Object, pods: Sequence[PodView]) -> End | None:
+def _without_a_culprit(gang: Object, pods: Sequence[PodView], num_pods: int) -> End | None:
+    if kind_of(gang) == JOBSET and any(pod.is_live for pod in pods):
+        return None  # it ends after its pods: what is known of them is behind
     for condition in (gang.get("status") or {}).get("conditions") or []:
-        if condition.get("status") == "True" and condition.get("type") == "Failed":
+        if condition.get("status") != "True":
+            continue
+        # What fails by itself stays, for its logs. Without any pod, none could be made; but a JobSet takes
+        # pods that are deleted for failed ones.
+        is_missing = len(pods) < num_pods and (bool(pods) or kind_of(gang) == JOBSET)
+        if condition.get("type") == "Failed" and not is_missing:
             return End(verdict=Verdict.FAULT, reason="Fault", message=str(condition.get("message", "")))
-        is_over = condition.get("status") == "True" and condition.get("type") == "Succeeded"
-        if is_over and not any(pod.is_live for pod in pods):
+        is_done = condition.get("type") in SUCCEEDED and not any(pod.is_live for pod in pods)
+        if condition.get("type") == "Failed" or is_done:
             message = "pods were deleted before their end was seen"
             return End(verdict=Verdict.DISRUPTED, reason="PodDeleted", message=message)
     return None

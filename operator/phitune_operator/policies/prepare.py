@@ -6,6 +6,7 @@ from enum import Enum
 
 from phitune_operator.kinds import Object
 from phitune_operator.pods import PodView
+from phitune_operator.policies.fault import kind_of_user_error
 from phitune_operator.policies.gang_end import sentence
 from phitune_trainer import exit_codes
 
@@ -45,6 +46,16 @@ def how_it_stands(job: Object, pods: Sequence[PodView]) -> Preparation:
         return Preparation(stage=Stage.FAILED, reason="PrepareFailed", message=str(failed.get("message", "")))
     user = [pod for pod in culprits if pod.exit_code == exit_codes.USER_ERROR]
     pod = (user or sorted(culprits, key=lambda pod: (str(pod.finished_at), pod.name)))[-1]
-    return Preparation(
-        stage=Stage.FAILED, reason="UserError" if user else "PrepareFailed", message=sentence(pod), pod=pod
-    )
+    reason = kind_of_user_error(pod) if user else "PrepareFailed"
+    return Preparation(stage=Stage.FAILED, reason=reason, message=sentence(pod), pod=pod)
+
+
+def how_far_it_is(pods: Sequence[PodView]) -> tuple[str, str]:
+    """Reason and message of the condition Prepared while the prepare Job is not over."""
+    if waiting := next((pod.unschedulable for pod in pods if pod.unschedulable), ""):
+        return "Unschedulable", waiting
+    if broken := next((pod.bad_config for pod in pods if pod.bad_config), ""):
+        return "NoSecret", broken
+    told = [pod.log_tail[-1] for pod in pods if pod.log_tail and not pod.has_ended]
+    last = told[-1].removeprefix("prepare: ") if told else "model and data are being fetched or checked"
+    return "Preparing", last

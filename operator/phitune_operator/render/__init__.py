@@ -2,8 +2,9 @@
 
 from phitune_operator.kinds import Object
 from phitune_operator.render.config_map import config_map
+from phitune_operator.render.gang import gang
+from phitune_operator.render.network_policy import network_policies
 from phitune_operator.render.prepare_job import prepare_job
-from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.render.subject import Subject
 from phitune_operator.render.volume import claim
 
@@ -11,5 +12,10 @@ from phitune_operator.render.volume import claim
 def render_job(subject: Subject) -> list[Object]:
     """Return everything that the operator makes for a job that runs without a fault, in that order."""
     volume = claim(subject)
-    rest = [config_map(subject), prepare_job(subject), pytorchjob(subject, attempt=1)]
+    rest = [
+        *network_policies(subject),
+        config_map(subject),
+        prepare_job(subject),
+        gang(subject, attempt=1),
+    ]
     return rest if volume is None else [volume, *rest]

@@ -3,6 +3,7 @@
 Pods hold no API credentials, write only to the volume and to memory, and pass Pod Security `restricted`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from phitune_operator import names
@@ -24,9 +25,13 @@ def pod_template(
     *,
     labels: dict[str, str],
     anti_affinity: Object | None = None,
+    zones: Sequence[str] = (),
     is_gang: bool = False,
 ) -> Object:
-    """Return a pod template around one container; `anti_affinity` keeps the pods of a gang apart."""
+    """Return a pod template around one container.
+
+    `anti_affinity` keeps the pods of a gang apart. `zones`: those to which the pod may go; none: any.
+    """
     theirs = subject.spec.pod_template or PodTemplateSpec()
     spec: Object = {
         "automountServiceAccountToken": False,
@@ -55,7 +60,7 @@ def pod_template(
         spec["priorityClassName"] = resources.priority_class_name
     if subject.spec.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret.name} for secret in subject.spec.image_pull_secrets]
-    ours = {"nodeAffinity": _on_product(subject), "podAntiAffinity": anti_affinity or {}}
+    ours = {"nodeAffinity": _on_chosen_nodes(subject, zones), "podAntiAffinity": anti_affinity or {}}
     if wishes := affinity(ours, theirs.affinity, is_gang=is_gang):
         spec["affinity"] = wishes
     if theirs.scheduler_name is not None:
@@ -118,8 +123,19 @@ def _tolerations(subject: Subject) -> list[Object]:
     return [*theirs, *ours]
 
 
-def _on_product(subject: Subject) -> Object:
-    if not subject.product:
+def _on_chosen_nodes(subject: Subject, zones: Sequence[str]) -> Object:
+    if not subject.selectors:
         return {}
-    wanted = {"key": names.LABEL_GPU_PRODUCT, "operator": "In", "values": [subject.product]}
-    return {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [wanted]}]}}
+    there = [{"key": names.LABEL_ZONE, "operator": "In", "values": list(zones)}] if zones else []
+    terms = [
+        {"matchExpressions": [*(_expression(wish) for wish in selector.split(",")), *there]}
+        for selector in subject.selectors
+    ]
+    return {REQUIRED: {"nodeSelectorTerms": terms}}
+
+
+def _expression(wish: str) -> Object:
+    if wish.startswith("!"):
+        return {"key": wish[1:], "operator": "DoesNotExist"}
+    key, _, value = wish.partition("=")
+    return {"key": key, "operator": "In", "values": [value]}

@@ -23,7 +23,7 @@ def prepare_job(subject: Subject) -> Object:
         resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
     )
     labels = subject.labels(role=names.ROLE_PREPARE)
-    template = pod_template(subject, worker, labels=labels)
+    template = pod_template(subject, worker, labels=labels, zones=subject.zones)
     template["spec"]["restartPolicy"] = "Never"
     if subject.hub.ca_config_map:
         # Optional: a pod that waits for a volume says nothing, prepare names the file that is not there.
@@ -33,7 +33,9 @@ def prepare_job(subject: Subject) -> Object:
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
-        "metadata": subject.metadata(names.prepare_job(subject.name), role=names.ROLE_PREPARE),
+        "metadata": subject.metadata(
+            names.prepare_job(subject.name), makes_pods=True, role=names.ROLE_PREPARE
+        ),
         "spec": {
             "backoffLimit": RETRIES,
             "podFailurePolicy": {

@@ -38,7 +38,7 @@ def test_childs_name_of_the_longest_job_is_a_host_name(name: str) -> None:
 
 
 def test_attempts_have_names_of_their_own() -> None:
-    assert [names.pytorchjob("digits", attempt) for attempt in (1, 2)] == ["digits-1", "digits-2"]
+    assert [names.gang("digits", attempt) for attempt in (1, 2)] == ["digits-1", "digits-2"]
     assert names.master_pod("digits", 2) == "digits-2-master-0"
     assert names.worker_pod("digits", 2, 0) == "digits-2-worker-0"
 

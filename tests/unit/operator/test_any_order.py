@@ -20,12 +20,15 @@ from harness.jobs import finetunejob
 from harness.simulated_cluster import OperatorKilled, SimulatedCluster
 from phitune_operator import names
 from phitune_operator.attempts import CREATING
+from phitune_operator.backends import is_suspended
 from phitune_operator.kinds import (
     CHILDREN,
     CLAIM,
     CONFIG_MAP,
     FINETUNEJOB,
+    GANGS,
     JOB,
+    LOCAL_QUEUE,
     POD,
     PYTORCHJOB,
     WATCHED,
@@ -79,9 +82,22 @@ class RankZero:
 class World:
     """A job, its cluster, and an operator that can be killed."""
 
-    def __init__(self, *, restart_limit: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        restart_limit: int = 1000,
+        retain: bool = True,
+        backend: Kind = PYTORCHJOB,
+        is_queued: bool = False,
+    ) -> None:
         self.cluster = SimulatedCluster()
-        job = finetunejob(KEY.name, {"runPolicy": {"restartLimit": restart_limit}})
+        self.backend = backend
+        job = finetunejob(
+            KEY.name, {"runPolicy": {"restartLimit": restart_limit}, "storage": {"retain": retain}}
+        )
+        if is_queued:
+            job["spec"]["queueName"] = "team"
+            self.cluster.objects[LOCAL_QUEUE, KEY.namespace, "team"] = {"metadata": {"name": "team"}}
         job["metadata"]["namespace"] = KEY.namespace
         self.cluster.put_new(job)
         self.faults = 0
@@ -95,7 +111,7 @@ class World:
             self.cluster.told[kind].clear()
             for obj in self.cluster.of_kind(kind):
                 self.store.absorb(kind, obj)
-        kube, image = self.cluster, Settings(trainer_image="trainer:1")
+        kube, image = self.cluster, Settings(trainer_image="trainer:1", backend=self.backend.kind)
         observer = Observer(kube, self.store, self.rank_zero, image)  # type: ignore[arg-type]
         self.operator = Reconciler(
             kube,  # type: ignore[arg-type]
@@ -114,7 +130,7 @@ class World:
         except OperatorKilled:
             self.start_operator()
         except ApiError as error:
-            if not error.conflict:
+            if not (error.conflict or error.not_found):
                 raise
         finally:
             self.cluster.kill_at = None
@@ -152,8 +168,14 @@ class World:
     def delete_gang(self, index: int) -> None:
         """By hand; but not before the operator has seen it, for then it makes it again under that name."""
         running = condition_of(self.status, names.CONDITION_RUNNING)
-        if (gangs := self.cluster.of_kind(PYTORCHJOB)) and running.get("reason") != CREATING:
+        if (gangs := self.cluster.of_kind(self.backend)) and running.get("reason") != CREATING:
             self.cluster.remove(gangs[index % len(gangs)])
+
+    def preempt(self, index: int) -> None:
+        """By Kueue, which has no say in a gang without a queue."""
+        for gang in self.cluster.of_kind(self.backend):
+            if names.LABEL_QUEUE in labels_of(gang) and not gang.get("status") and not is_suspended(gang):
+                self.cluster.suspend(gang, True)
 
     def finish_pod(self, index: int) -> None:
         if pods := self.cluster.running_trainers():
@@ -200,8 +222,9 @@ class World:
 
     @property
     def status(self) -> Object:
-        status: Object = self.cluster.job(KEY.name).get("status", {})
-        return status
+        for job in self.cluster.of_kind(FINETUNEJOB):
+            return dict(job.get("status", {}))
+        return {}
 
     @property
     def is_over(self) -> bool:
@@ -214,6 +237,10 @@ class World:
         made = self.cluster.gangs_made
         assert len(made) == len(set(made)), f"an attempt was used twice: {made}"
         assert self.status.get("restartsCounted", 0) <= self.faults, "a restart was counted that was no fault"
+        accepted = condition_of(self.status, names.CONDITION_ACCEPTED)
+        assert accepted.get("reason") != "QueueNotFound", (
+            "the queue of a job that has one is there all the time"
+        )
         numbers = [int(name.rpartition("-")[2]) for name in made]
         assert numbers == sorted(numbers)
 
@@ -225,7 +252,7 @@ DISTURBED = [
     *["move"] * 6,
     *["look"] * 5,
     *["wait"] * 3,
-    *["crash_pod", "hang_gang", "delete_pod", "delete_gang", "finish_pod", "suspend"],
+    *["crash_pod", "hang_gang", "delete_pod", "delete_gang", "finish_pod", "suspend", "preempt"],
     *["killed_look", "start_operator"],
 ]
 
@@ -236,13 +263,20 @@ DISTURBED = [
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(num_steps=st.integers(0, 400), seed=st.integers(0, 2**32))
-@example(num_steps=9, seed=78566)
-def test_every_history_ends_with_the_job_done_once(num_steps: int, seed: int) -> None:
+@given(
+    num_steps=st.integers(0, 400),
+    seed=st.integers(0, 2**32),
+    backend=st.sampled_from(GANGS),
+    is_queued=st.booleans(),
+)
+@example(num_steps=9, seed=78566, backend=PYTORCHJOB, is_queued=False)
+def test_every_history_ends_with_the_job_done_once(
+    num_steps: int, seed: int, backend: Kind, is_queued: bool
+) -> None:
     choice = random.Random(seed)
 
     async def run() -> World:
-        world = World()
+        world = World(backend=backend, is_queued=is_queued)
         for _ in range(num_steps):
             await world.step(choice.choice(DISTURBED), choice.randrange(8))
         await world.settle(choice)
@@ -252,11 +286,39 @@ def test_every_history_ends_with_the_job_done_once(num_steps: int, seed: int) ->
     assert world.status["phase"] == "Succeeded"
     assert [name_of(claim) for claim in world.cluster.of_kind(CLAIM)] == ["digits-workspace"]
     assert [name_of(config) for config in world.cluster.of_kind(CONFIG_MAP)] == ["digits-config"]
-    assert len(world.cluster.of_kind(JOB)) <= 1, "none is left if a suspension came as it was done"
-    left = [name_of(gang) for gang in world.cluster.of_kind(PYTORCHJOB)]
+    prepares = [job for job in world.cluster.of_kind(JOB) if name_of(job) == "digits-prepare"]
+    assert len(prepares) <= 1, "none is left if a suspension came as it was done"
+    left = [name_of(gang) for gang in world.cluster.of_kind(world.backend)]
     assert left in ([], [f"digits-{world.status['attempt']}"]), (
         "none is left if it was deleted as it was done"
     )
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(num_steps=st.integers(0, 60), seed=st.integers(0, 2**32), retain=st.booleans())
+def test_job_that_is_deleted_at_any_moment_leaves_its_volume_alone(
+    num_steps: int, seed: int, retain: bool
+) -> None:
+    choice = random.Random(seed)
+
+    async def run() -> World:
+        world = World(retain=retain)
+        for _ in range(num_steps):
+            await world.step(choice.choice(DISTURBED), choice.randrange(8))
+        world.cluster.remove(world.cluster.job(KEY.name))
+        while world.cluster.moves() or any(world.cluster.told.values()):
+            await world.step(choice.choice([*QUIET, "killed_look"]), choice.randrange(8))
+        return world
+
+    world = asyncio.run(run())
+    left = {kind for kind, _, _ in world.cluster.objects if kind in CHILDREN}
+    assert left <= ({CLAIM} if retain else set())
+    assert world.store.jobs() == []
 
 
 @pytest.mark.parametrize("kill_at", range(14))

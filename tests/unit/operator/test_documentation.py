@@ -10,10 +10,12 @@ from pathlib import Path
 
 import phitune_operator
 from harness.cluster import REPOSITORY
-from phitune_operator import attempts, refusals
+from phitune_operator import attempts, refusals, remedies
 from phitune_operator.metrics import PHASES, Metrics
-from phitune_operator.policies.gang_end import FAULT_REASONS
-from phitune_operator.policies.half_placed import HALF_PLACED
+from phitune_operator.policies.acceptance import OPERATOR_ERROR
+from phitune_operator.policies.half_placed import TAKEN_BACK
+from phitune_operator.policies.image_pull import NO_IMAGE
+from phitune_operator.policies.queue import QUEUED
 from phitune_operator.queue import WorkQueue
 from phitune_operator.store import Store
 
@@ -44,8 +46,8 @@ def reasons_written_out() -> Iterator[str]:
 
 
 def test_every_reason_has_a_row_and_no_row_is_of_another_time() -> None:
-    taken = {"NodeLost", "Preempted", "Evicted", "PodDeleted"}
-    named = {*refusals.REASONS, *FAULT_REASONS, HALF_PLACED, *taken, attempts.CREATING, attempts.STOPPING}
+    named = {*refusals.REASONS, *remedies.REMEDIES, *TAKEN_BACK, NO_IMAGE, OPERATOR_ERROR}
+    named |= {attempts.CREATING, attempts.STOPPING, QUEUED}
     said = {reason for reason in reasons_written_out() if re.fullmatch(r"[A-Z][A-Za-z]+", reason)}
     assert len(said) > 25
     assert rows("Reasons") == said | named
@@ -65,4 +67,4 @@ def test_every_metric_has_a_row() -> None:
 
 def test_every_phase_is_in_the_picture() -> None:
     picture = PAGE.split("```")[1]
-    assert [phase for phase in PHASES if phase not in picture] == ["Queued"], "there are no queues yet"
+    assert [phase for phase in PHASES if phase not in picture] == ["Suspended"], "it is reached from each"

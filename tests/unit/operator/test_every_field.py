@@ -147,7 +147,7 @@ POLICIES = {
 ELSEWHERE = {
     "data.generate": "every other row: all of them train on generated digits",
     "runPolicy.stallTimeout": "test_stall.py",
-    "queueName": "refused: this version has no queues",
+    "queueName": "test_queue.py",
 }
 """Fields whose effect another file of tests shows."""
 

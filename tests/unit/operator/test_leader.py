@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import selectors
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phitune_operator.leader import EVERY, FREE_AFTER, STOP_AFTER, Candidate, holder_of
+from phitune_operator import leader
+from phitune_operator.kinds import Kind, Object
+from phitune_operator.leader import (
+    EVERY,
+    FREE_AFTER,
+    STOP_AFTER,
+    Candidate,
+    Leadership,
+    LeadershipLostError,
+    holder_of,
+)
 
 NAMES = ("one", "two", "three")
 
@@ -98,3 +111,69 @@ def test_a_lease_that_was_given_back_is_taken_at_once() -> None:
 
 def test_a_holder_stops_before_others_may_begin() -> None:
     assert 2 * EVERY < STOP_AFTER < FREE_AFTER
+
+
+class SlowServer:
+    """An API server that holds a Lease and takes so many seconds for each answer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.lease: Object | None = None
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        await asyncio.sleep(self.seconds)
+        return self.lease
+
+    async def create(self, kind: Kind, obj: Object) -> None:
+        await asyncio.sleep(self.seconds)
+        self.lease = {**obj, "metadata": {**obj["metadata"], "resourceVersion": "1"}}
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Object) -> None:
+        await asyncio.sleep(self.seconds)
+        version = str(int(patch["metadata"]["resourceVersion"]) + 1)
+        self.lease = {"metadata": {"resourceVersion": version}, "spec": patch["spec"]}
+
+
+class Skipping(selectors.DefaultSelector):
+    """Time that is only counted: whoever sleeps wakes at once."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+def keeps_the_lease(seconds: float, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a holder works on for ten minutes while each answer takes so many seconds."""
+    clock = Skipping()
+    loop = asyncio.SelectorEventLoop(clock)
+    monkeypatch.setattr(loop, "time", lambda: clock.now)
+    monkeypatch.setattr(leader.time, "monotonic", lambda: clock.now)
+    server = SlowServer(0)
+    me = Leadership(server, "team", "lease", "me")  # type: ignore[arg-type]
+
+    async def hold() -> bool:
+        await me.acquire(lambda: None)
+        server.seconds = seconds
+        try:
+            async with asyncio.timeout(600):
+                await me.keep()
+        except TimeoutError:
+            return True
+        except LeadershipLostError:
+            return False
+        raise AssertionError("it stopped without a reason")
+
+    try:
+        return loop.run_until_complete(hold())
+    finally:
+        loop.close()
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(("seconds", "keeps"), [(0.1, True), (2.0, True), (6.0, False)])
+def test_a_holder_bears_an_api_server_that_is_slow_but_not_one_that_hangs(
+    seconds: float, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keeps_the_lease(seconds, monkeypatch) is keeps

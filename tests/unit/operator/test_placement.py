@@ -10,7 +10,7 @@ import pytest
 
 from phitune_operator.api import NodeAffinity, Toleration
 from phitune_operator.blocked import BlockedError
-from phitune_operator.placement import Node, choose, gpu_node
+from phitune_operator.placement import Node, Placement, Wish, candidates, gpu_nodes
 
 
 def nodes(product: str, count: int, gpus: int = 8, capability: tuple[int, int] = (8, 0)) -> list[Node]:
@@ -22,6 +22,11 @@ def nodes(product: str, count: int, gpus: int = 8, capability: tuple[int, int] =
     return [Node(name=f"{product}-{index}", labels=labels, num_gpus=gpus) for index in range(count)]
 
 
+def choose(cluster: Sequence[Node], **wish: Any) -> Placement:
+    """The best of what there is."""
+    return candidates(cluster, Wish(**wish))[0]
+
+
 H100 = nodes("H100", 2, capability=(9, 0))
 A100 = nodes("A100", 4)
 V100 = nodes("V100", 4, capability=(7, 0))
@@ -30,8 +35,8 @@ V100 = nodes("V100", 4, capability=(7, 0))
 @pytest.mark.parametrize(
     ("cluster", "num_nodes", "products", "chosen"),
     [
-        pytest.param([*V100, *A100, *H100], 2, [], "H100", id="newest that fits"),
-        pytest.param([*V100, *A100, *H100], 3, [], "A100", id="newest is too few"),
+        pytest.param([*V100, *A100, *H100], 2, [], "H100", id="fastest that fits"),
+        pytest.param([*V100, *A100, *H100], 3, [], "A100", id="fastest is too few"),
         pytest.param([*A100, *H100], 2, ["A100", "H100"], "A100", id="first of those asked for"),
         pytest.param([*A100, *H100], 3, ["H100", "A100"], "A100", id="second, for the first is too few"),
     ],
@@ -77,17 +82,19 @@ def test_cpu_needs_no_node() -> None:
 
 
 def gpu_node_of(taints: Sequence[Any] = (), *, ready: str = "True") -> Node:
-    node = gpu_node(
-        {
-            "metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "A100"}},
-            "spec": {"taints": list(taints)},
-            "status": {
-                "allocatable": {"nvidia.com/gpu": "8"},
-                "conditions": [{"type": "Ready", "status": ready}],
-            },
-        }
+    (node,) = gpu_nodes(
+        [
+            {
+                "metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "A100"}},
+                "spec": {"taints": list(taints)},
+                "status": {
+                    "allocatable": {"nvidia.com/gpu": "8"},
+                    "conditions": [{"type": "Ready", "status": ready}],
+                },
+            }
+        ],
+        None,
     )
-    assert node is not None
     return node
 
 
@@ -128,7 +135,7 @@ def test_taint_that_keeps_a_node_out_is_named(tolerations: list[Toleration]) -> 
 
 @pytest.mark.parametrize("allocatable", [{}, {"nvidia.com/gpu": "0"}])
 def test_node_without_gpus_is_none_of_ours(allocatable: dict[str, str]) -> None:
-    assert gpu_node({"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}) is None
+    assert gpu_nodes([{"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}], None) == ()
 
 
 WHEN = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -77,14 +77,6 @@ def test_a_deleted_job_is_left_to_the_garbage_collector() -> None:
     assert plan(seen) == Plan(status=seen.status)
 
 
-def test_what_is_not_implemented_is_named_and_nothing_is_made() -> None:
-    todo = plan(observed({"queueName": "team"}))
-    accepted = condition(todo.status, "Accepted")
-    assert (accepted["status"], accepted["reason"]) == ("False", "NotImplemented")
-    assert "spec.queueName" in accepted["message"]
-    assert (todo.actions, todo.status["phase"]) == ((), "Pending")
-
-
 def test_gang_gets_its_number_in_status_before_it_is_created() -> None:
     done = {
         "status": {"conditions": [{"type": "Complete", "status": "True"}]},
@@ -112,7 +104,7 @@ def test_prepare_that_found_a_user_error_fails_the_job_at_once() -> None:
 @pytest.mark.parametrize(
     ("pods", "phase", "reason", "counted"),
     [
-        pytest.param((pod(0), pod(1)), "Running", "Training", None, id="all run"),
+        pytest.param((pod(0), pod(1)), "Running", "Unheard", None, id="all run, and nobody can ask them"),
         pytest.param((pod(0, code=0), pod(1)), "Running", "Training", None, id="master done, worker not"),
         pytest.param((pod(0, code=0), pod(1, code=0)), "Succeeded", "Completed", None, id="every pod done"),
         pytest.param(
@@ -292,7 +284,9 @@ def test_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ['secret "hub" not found', "couldn't find key token in Secret team/hub"], ids=["secret", "key"]
+    "words",
+    ['secret "hub" not found', "couldn't find key HF_TOKEN in Secret team/hub"],
+    ids=["secret", "key"],
 )
 def test_missing_secret_is_named_and_the_job_goes_on_once_it_is_there(words: str) -> None:
     spec = {"model": {"init": None, "name": "team/model", "tokenSecret": "hub"}}
@@ -305,9 +299,9 @@ def test_missing_secret_is_named_and_the_job_goes_on_once_it_is_there(words: str
     assert (accepted["status"], accepted["reason"]) == ("False", "NoSecret")
     assert accepted["message"].startswith(words)
     assert "spec.model.tokenSecret" in accepted["message"]
-    assert "kubectl create secret generic hub -n team --from-literal=token=" in accepted["message"]
+    assert "kubectl create secret generic hub -n team --from-literal=HF_TOKEN=" in accepted["message"]
     assert condition(todo.status, "Prepared")["reason"] == "NoSecret"
-    assert [(event.reason, event.is_warning) for event in todo.announcements] == [("NoSecret", True)]
+    assert [event.reason for event in todo.announcements if event.is_warning] == ["NoSecret"]
     assert (todo.actions, todo.look_again is not None) == ((), True)
     started = plan(observed(spec, todo.status, **known, pods=(replace(stuck, bad_config=""),)))
     assert condition(started.status, "Accepted")["status"] == "True"

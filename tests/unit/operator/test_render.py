@@ -102,8 +102,8 @@ def test_tokens_come_out_of_secrets_and_only_the_pod_that_fetches_has_them() -> 
         }
     )
     env = environment(prepare)
-    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "token"}}
+    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}
+    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "HF_TOKEN"}}
     assert "HF_HUB_OFFLINE" not in env
     assert len(gang) == 2
     for template in gang:
@@ -120,8 +120,8 @@ def test_the_defaults_of_model_and_data_take_tokens_without_being_named() -> Non
     }
     assert subject(spec).train.model.name == DEFAULT_MODEL
     env = environment(templates(spec)[0])
-    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "token"}}
+    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}
+    assert env["PHITUNE_DATA_TOKEN"] == {"secretKeyRef": {"name": "data-hub", "key": "HF_TOKEN"}}
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 from phitune_operator.kinds import FINETUNEJOB, POD, Key
 from phitune_operator.names import LABEL_JOB, LABEL_RANK
 from phitune_operator.queue import FIRST_BACKOFF, LONGEST_AFTER_REFUSAL, LONGEST_BACKOFF, WorkQueue
-from phitune_operator.store import Store
+from phitune_operator.store import NUM_UNPACKED, Store
 
 KEY = Key("team", "digits")
 
@@ -70,6 +72,63 @@ def test_resync_that_agrees_changes_nothing() -> None:
     store = Store()
     store.absorb(FINETUNEJOB, pod(10))
     assert store.replace(FINETUNEJOB, [pod(10)], known_before=store.uids(FINETUNEJOB)) == set()
+
+
+def test_metadata_alone_shows_which_jobs_a_watch_has_kept_silent_about() -> None:
+    def found(name: str, version: int) -> dict[str, Any]:
+        return {"metadata": {"name": name, "namespace": "team", "uid": name, "resourceVersion": str(version)}}
+
+    store = Store()
+    for name in ("same", "changed", "gone"):
+        store.absorb(FINETUNEJOB, found(name, 10))
+    known_before = store.uids(FINETUNEJOB)
+    store.absorb(FINETUNEJOB, found("came-meanwhile", 30))
+    store.absorb(FINETUNEJOB, found("went-meanwhile", 11))
+    store.absorb(FINETUNEJOB, found("went-meanwhile", 12), deleted=True)
+    listed = [found("same", 10), found("changed", 20), found("new", 20), found("went-meanwhile", 11)]
+    lacking = store.lacking(FINETUNEJOB, listed, known_before=known_before)
+    assert lacking == {Key("team", name) for name in ("changed", "new", "gone")}
+    assert store.drop(FINETUNEJOB, {"gone"}) == {Key("team", "gone")}
+    assert store.job(Key("team", "gone")) is None
+
+
+def test_jobs_are_counted_by_their_newest_phase_until_they_are_deleted() -> None:
+    def job(version: int, phase: str | None) -> dict[str, Any]:
+        return {**pod(version), **({"status": {"phase": phase}} if phase else {})}
+
+    store, key = Store(), Key("team", "p")
+    store.absorb(FINETUNEJOB, job(1, None))
+    assert (store.count("Pending"), store.unfinished(), store.ended()) == (1, [key], [])
+    store.absorb(FINETUNEJOB, job(2, "Running"))
+    store.absorb(FINETUNEJOB, job(3, "Failed"))
+    assert (store.count("Pending"), store.count("Running"), store.count("Failed")) == (0, 0, 1)
+    assert (store.unfinished(), store.ended()) == ([], [key])
+    store.absorb(FINETUNEJOB, job(4, "Failed"), deleted=True)
+    assert store.count("Failed") == 0
+
+
+def test_a_job_that_has_ended_takes_a_tenth_of_the_memory_of_its_objects() -> None:
+    def large(number: int) -> dict[str, Any]:
+        env = [{"name": f"VARIABLE_{index}", "value": f"value {index} of {number}"} for index in range(60)]
+        return {**pod(1, uid=f"u{number}"), "spec": {"containers": [{"env": env}]}}
+
+    def held(take: Callable[[int], object]) -> int:
+        tracemalloc.start()
+        kept = [take(number) for number in range(NUM_UNPACKED, NUM_UNPACKED + 300)]
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(kept) == 300
+        return size
+
+    store = Store()
+
+    def named(number: int) -> dict[str, Any]:
+        made = large(number)
+        made["metadata"]["name"] = f"p{number}"
+        return made
+
+    assert held(lambda number: store.absorb(POD, named(number))) < held(named) / 10
+    assert store.children(KEY, POD)[7]["spec"] == large(NUM_UNPACKED + 7)["spec"]
 
 
 def test_many_triggers_are_one_look_and_one_during_a_look_is_another() -> None:

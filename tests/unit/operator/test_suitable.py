@@ -11,7 +11,8 @@ from harness.operator_view import condition, observed
 from phitune_operator import names
 from phitune_operator.decide import subject_of
 from phitune_operator.defaults import RECIPE
-from phitune_operator.placement import LABEL_MAJOR, LABEL_MEMORY, LABEL_MINOR, MIB, Node
+from phitune_operator.gpu_labels import MAJOR, MEMORY, MIB, MINOR
+from phitune_operator.placement import Node
 from phitune_operator.plan import plan
 from phitune_trainer.memory import GPUS
 
@@ -25,9 +26,9 @@ def nodes(gpu: str, count: int = 4) -> tuple[Node, ...]:
     major, minor = known.compute_capability
     labels = {
         names.LABEL_GPU_PRODUCT: gpu,
-        LABEL_MAJOR: str(major),
-        LABEL_MINOR: str(minor),
-        LABEL_MEMORY: str(known.memory // MIB),
+        MAJOR: str(major),
+        MINOR: str(minor),
+        MEMORY: str(known.memory // MIB),
     }
     return tuple(Node(name=f"gpu-{index}", labels=labels, num_gpus=8) for index in range(count))
 

@@ -1,0 +1,67 @@
+"""What pods hold of nodes: the requests of those that have a node and have not ended. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from phitune_operator.fields import quantity
+from phitune_operator.gpu_labels import is_gpu_resource
+from phitune_operator.kinds import Object
+
+
+@dataclass
+class Usage:
+    """Requests on one node."""
+
+    cpu: Decimal = Decimal(0)
+    memory: int = 0
+    """Bytes."""
+    gpus: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """By resource."""
+
+    def add(self, requests: Mapping[str, Decimal]) -> None:
+        """Count a pod."""
+        self.cpu += requests.get("cpu", Decimal(0))
+        self.memory += int(requests.get("memory", 0))
+        for resource, number in requests.items():
+            if is_gpu_resource(resource):
+                self.gpus[resource] += int(number)
+
+
+def usage_of(pods: Iterable[Object]) -> dict[str, Usage]:
+    """What pods hold, by node."""
+    usage: dict[str, Usage] = {}
+    for pod in pods:
+        spec = pod.get("spec") or {}
+        node = spec.get("nodeName")
+        if node and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            usage.setdefault(node, Usage()).add(_requests(spec))
+    return usage
+
+
+def _requests(spec: Object) -> dict[str, Decimal]:
+    """Of a pod, as the scheduler counts them: all containers at once, or the largest that runs before them.
+
+    An init container that always restarts stays beside the others.
+    """
+    beside, before = defaultdict[str, Decimal](Decimal), defaultdict[str, Decimal](Decimal)
+    for container in spec.get("initContainers") or []:
+        asked = _of_container(container)
+        stays = container.get("restartPolicy") == "Always"
+        for resource, number in asked.items():
+            before[resource] = max(before[resource], beside[resource] + number)
+            beside[resource] += number if stays else 0
+    for container in spec.get("containers") or []:
+        for resource, number in _of_container(container).items():
+            beside[resource] += number
+    overhead = {name: quantity(value) for name, value in (spec.get("overhead") or {}).items()}
+    return {
+        name: max(beside[name], before[name]) + overhead.get(name, Decimal(0))
+        for name in {*beside, *before, *overhead}
+    }
+
+
+def _of_container(container: Object) -> dict[str, Decimal]:
+    requests = (container.get("resources") or {}).get("requests") or {}
+    return {name: quantity(value) for name, value in requests.items()}

@@ -1,0 +1,345 @@
+"""A tenant who may do no more than write FineTuneJobs, in a namespace where no Pod Security helps us.
+
+Three jobs run side by side, once. The tenant's own code runs in their pods, from a module that Python imports
+at its start, and looks for what it could get at; what it found lies on the tenant's volume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from harness.cluster import Cluster, CommandError, Object
+from harness.installed import RELEASE, Installed
+from harness.jobs import finetunejob, merged
+from harness.lab import Lab
+
+pytestmark = pytest.mark.timeout(600)
+
+ROLES = [f"phitune-system-{RELEASE}-{kind}" for kind in ("view", "edit")]
+"""What the chart lets the holders of the cluster's role `edit` do."""
+EVIL = "<img src=x onerror=alert(1)>$(touch pwned)`touch pwned`{{7*7}}';\"\u202e"
+"""A folder of data, as a tenant may well name it."""
+TOKEN, VARIABLE = (f"canary-{what}-{secrets.token_hex(8)}" for what in ("token", "variable"))
+FAKE_HUB = "http://127.0.0.1:8999"
+
+SPY = r"""
+import http.server, json, os, pathlib, socket, ssl, threading, urllib.error, urllib.request
+
+def tried(what):
+    try:
+        return repr(what())
+    except BaseException as problem:
+        return f"{type(problem).__name__}: {problem}"
+
+def asked(path):
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    trusting = ssl._create_unverified_context()
+    try:
+        return urllib.request.urlopen(f"https://{host}:{port}{path}", timeout=2, context=trusting).status
+    except urllib.error.HTTPError as answer:
+        return answer.code
+    except OSError:
+        return 0
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(401)
+    do_HEAD = do_GET
+    log_message = print
+
+def look():
+    file = pathlib.Path("/workspace/found") / socket.gethostname()
+    try:
+        file.parent.mkdir(exist_ok=True)
+        opened = file.open("x")
+    except OSError:
+        return
+    if os.environ.get("HF_ENDPOINT"):
+        hub = http.server.HTTPServer(("127.0.0.1", 8999), Hub)
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+    lines = open("/proc/self/status").read().splitlines()
+    about = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    found = {
+        "user": [os.getuid(), os.getgid()],
+        "status": {name: about[name] for name in ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")},
+        "root": tried(lambda: os.setuid(0)),
+        "write": {path: tried(lambda: open(path, "w")) for path in ("/mine", "/etc/mine", "/usr/mine")},
+        "mount": tried(lambda: os.listdir("/var/lib/kubelet")),
+        "credentials": tried(lambda: os.listdir("/var/run/secrets/kubernetes.io/serviceaccount")),
+        "mounts": [line.split()[4] for line in open("/proc/self/mountinfo")],
+        "api": {path: asked(path) for path in ("/api/v1/secrets", "/api/v1/namespaces/kube-system/pods",
+                "/apis/phitune.dev/v1alpha1/finetunejobs")},
+        "environment": dict(os.environ),
+    }
+    with opened:
+        json.dump(found, opened)
+
+look()
+"""
+DATA = """
+import json, pathlib
+from PIL import Image
+spy, evil = {spy!r}, {evil!r}
+own = pathlib.Path("/workspace/own"); own.mkdir()
+(own / "sitecustomize.py").write_text(spy)
+data = pathlib.Path("/workspace/data") / evil
+(data / "images").mkdir(parents=True)
+Image.new("RGB", (28, 28), "white").save(data / "images/<b>.png")
+turn = {{"images": ["<b>.png"], "user": "<script>alert(2)</script>\\x1b[2J", "assistant": "white"}}
+(data / "train.jsonl").write_text((json.dumps({{"conversations": [turn]}}) + "\\n") * 4)
+"""
+SEARCH = """
+import json, pathlib
+found, hits = {{}}, []
+for path in pathlib.Path("/workspace").rglob("*"):
+    if path.is_file() and path.parts[2] not in ("own", "found"):
+        content = path.read_bytes()
+        hits += [f"{{word}} in {{path}}" for word in {words!r} if word.encode() in content]
+        if path.name == "pwned":
+            hits.append(str(path))
+pages = [path.read_text() for path in pathlib.Path("/workspace/runs").rglob("report.html")]
+for path in pathlib.Path("/workspace/found").iterdir():
+    found[path.name] = json.loads(path.read_text())
+print(json.dumps({{"found": found, "hits": hits, "pages": pages}}))
+"""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Somebody with a namespace, a volume, and the right to write FineTuneJobs."""
+
+    lab: Lab
+    account: str
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        """Run kubectl as the tenant. CommandError where it is refused."""
+        return self.lab.cluster.kubectl(*args, "-n", self.lab.namespace, "--as", self.account, stdin=stdin)
+
+    def apply(self, job: Object, *options: str) -> str:
+        """Apply a FineTuneJob as the tenant; what the API server made of it."""
+        return self.kubectl("apply", "-o", "json", *options, "-f", "-", stdin=json.dumps(job))
+
+
+@pytest.fixture(scope="module")
+def tenant(phitune: Installed) -> Iterator[Tenant]:
+    cluster: Cluster = phitune.cluster
+    name = f"tenant-{secrets.token_hex(3)}"
+    cluster.kubectl("create", "namespace", name)
+    try:
+        cluster.kubectl("create", "serviceaccount", "tenant", "-n", name)
+        for role in ROLES:
+            bound = ("--clusterrole", role, "--serviceaccount", f"{name}:tenant")
+            cluster.kubectl("create", "rolebinding", role, "-n", name, *bound)
+        lab = Lab(cluster, name, phitune.trainer_image)
+        yield Tenant(lab, f"system:serviceaccount:{name}:tenant")
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is left of the tenant's jobs."""
+
+    found: list[Object]
+    """What the tenant's code saw, a pod each."""
+    hits: list[str]
+    """Files of the volume that hold what they must not hold, or must not be there."""
+    pages: list[str]
+    """The reports."""
+    said: str
+    """All that was said: statuses, Events, the logs of pods and operator."""
+    configs: str
+    """What the training's pods read."""
+
+
+def one_pod(name: str, spec: Object) -> Object:
+    base = {
+        "resources": {"nodes": 1},
+        "storage": {"size": None, "claimName": "mine"},
+        "env": [
+            {"name": "PYTHONPATH", "value": "/workspace/own:/opt/phitune"},
+            {"name": "CANARY", "value": VARIABLE},
+        ],
+    }
+    return finetunejob(name, merged(base, spec))
+
+
+@pytest.fixture(scope="module")
+def ended(tenant: Tenant) -> Ended:
+    """The jobs, started at once and waited for."""
+    lab = tenant.lab
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "hub"},
+        "stringData": {"HF_TOKEN": TOKEN},
+    }
+    of_account = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "deployer", "annotations": {"kubernetes.io/service-account.name": "default"}},
+    }
+    # Large enough for a model of the hub, which the job that fetches never gets.
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "mine"},
+        "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Ti"}}},
+    }
+    lab.apply(secret, of_account, volume)
+    lab.on_claim("mine", DATA.format(spy=SPY, evil=EVIL))
+
+    own_data = {"data": {"generate": None, "path": f"data/{EVIL}"}, "training": {"maxSteps": 2}}
+    noisy = {"podTemplate": {"annotations": {"example.com/a": "\x1b[2J<script>{{7*7}}"}}}
+    hub = {"model": {"init": None, "name": "team/private"}}
+    named = [*one_pod("x", {})["spec"]["env"], {"name": "HF_ENDPOINT", "value": FAKE_HUB}]
+    tenant.apply(one_pod("spy", merged(own_data, noisy)))
+    tenant.apply(one_pod("fetch", merged(hub, {"model": {"tokenSecret": "hub"}, "env": named})))
+    tenant.apply(one_pod("steal", merged(hub, {"model": {"tokenSecret": "deployer"}})))
+
+    lab.wait_for_phase("fetch", "Failed")
+    lab.wait("word about the secret", lambda: lab.condition("steal", "Prepared").get("reason") == "NoSecret")
+    lab.wait_for_phase("spy", "Succeeded", timeout=300)
+    said, configs = everything_said(lab), json.dumps(lab.cluster.list("configmaps", lab.namespace))
+    on_volume = json.loads(lab.on_claim("mine", SEARCH.format(words=[TOKEN, VARIABLE])))
+    return Ended(list(on_volume["found"].values()), on_volume["hits"], on_volume["pages"], said, configs)
+
+
+def everything_said(lab: Lab) -> str:
+    jobs = [lab.status(name) for name in ("spy", "fetch", "steal")]
+    events = lab.cluster.list("events", lab.namespace)
+    pods = lab.cluster.list("pods", lab.namespace)
+    logs = [
+        lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace)
+        for pod in pods
+        if pod["status"]["phase"] in ("Succeeded", "Failed")
+    ]
+    statuses = [pod["status"] for pod in pods]
+    told = json.dumps([jobs, events, statuses], ensure_ascii=False)
+    return "\n".join([told, *logs, lab.cluster.operator_log()])
+
+
+def test_tenant_may_write_jobs_and_nothing_else(tenant: Tenant) -> None:
+    def may(verb: str, what: str, *options: str) -> bool:
+        with contextlib.suppress(CommandError):  # that is how it says no
+            return tenant.kubectl("auth", "can-i", verb, what, *options).strip() == "yes"
+        return False
+
+    assert may("create", "finetunejobs")
+    assert may("delete", "finetunejobs")
+    for verb, what in (
+        ("get", "secrets"),
+        ("create", "pods"),
+        ("create", "pytorchjobs"),
+        ("create", "jobs"),
+        ("get", "pods/log"),
+        ("delete", "networkpolicies"),
+        ("impersonate", "serviceaccounts"),
+    ):
+        assert not may(verb, what), (verb, what)
+    assert not may("patch", "finetunejobs", "--subresource", "status")
+    assert not may("list", "finetunejobs", "--all-namespaces")
+
+
+WISHES = {
+    "a service account": {"podTemplate": {"serviceAccountName": "default"}},
+    "credentials": {"podTemplate": {"automountServiceAccountToken": True}},
+    "root": {"podTemplate": {"securityContext": {"runAsUser": 0}}},
+    "a privileged container": {"podTemplate": {"containers": [{"securityContext": {"privileged": True}}]}},
+    "the node's files": {"podTemplate": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}},
+    "the node's network": {"podTemplate": {"hostNetwork": True}},
+    "any secret as a variable": {
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}}}]
+    },
+    "a secret's file": {"storage": {"secretName": "hub"}},
+}
+
+
+@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
+def test_what_a_pod_might_have_asked_for_is_refused_or_dropped(tenant: Tenant, wish: Object) -> None:
+    asked = one_pod("wish", wish)
+    with pytest.raises(CommandError, match="unknown field"):
+        tenant.apply(asked, "--dry-run=server")
+    taken = tenant.apply(asked, "--dry-run=server", "--validate=false")
+    for word in ("serviceAccountName", "automount", "securityContext", "hostPath", "hostNetwork", "secret"):
+        assert word not in json.dumps(json.loads(taken)["spec"])
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"resources": {"priorityClassName": "system-node-critical"}}, "spec.resources.priorityClassName"),
+        (
+            {
+                "podTemplate": {
+                    "annotations": {"container.apparmor.security.beta.kubernetes.io/pytorch": "unconfined"}
+                }
+            },
+            "spec.podTemplate.annotations",
+        ),
+        ({"podTemplate": {"labels": {"phitune.dev/job-uid": "another"}}}, "spec.podTemplate.labels"),
+        ({"resumeFrom": "runs/\x9b2J"}, "spec.resumeFrom"),
+        ({"storage": {"claimName": "../other/claim"}}, "spec.storage.claimName"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_would_loosen_or_forge_is_refused_by_its_field(tenant: Tenant, wish: Object, said: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        tenant.apply(one_pod("wish", wish), "--dry-run=server")
+    assert said in refused.value.stderr
+
+
+def test_code_in_any_pod_is_nobody_and_finds_no_credentials(ended: Ended) -> None:
+    assert len(ended.found) == 3, "prepare and training of one job, prepare of the other"
+    for seen in ended.found:
+        assert seen["user"] == [65532, 65532]
+        assert seen["status"] == {
+            "CapEff": "0000000000000000",
+            "CapBnd": "0000000000000000",
+            "NoNewPrivs": "1",
+            "Seccomp": "2",
+        }
+        assert seen["root"].startswith("PermissionError")
+        assert all(said.startswith("OSError") or "Permission" in said for said in seen["write"].values())
+        assert seen["credentials"].startswith("FileNotFoundError")
+        assert seen["mount"].startswith("FileNotFoundError")
+        assert not [place for place in seen["mounts"] if place.startswith(("/host", "/var/lib", "/run"))]
+        assert set(seen["api"].values()) <= {0, 401, 403}, "0: not even reached"
+
+
+def test_only_the_pod_that_fetches_has_the_token_and_only_the_one_that_is_named(ended: Ended) -> None:
+    tokens = sorted(seen["environment"].get("HF_TOKEN", "none") for seen in ended.found)
+    assert tokens == [TOKEN, "none", "none"]
+
+
+def test_token_of_a_service_account_is_not_to_be_had_by_naming_its_secret(
+    tenant: Tenant, ended: Ended
+) -> None:
+    (pod,) = tenant.lab.pods("steal")
+    (container,) = pod["status"]["containerStatuses"]
+    assert "waiting" in container["state"]
+    assert not container.get("lastState"), "it has never run"
+
+
+def test_no_secret_and_no_variable_is_told_to_anybody(ended: Ended) -> None:
+    assert "401" in ended.said, "the refusal of the hub is told"
+    for canary in (TOKEN, VARIABLE):
+        assert canary not in ended.said
+        assert canary not in ended.configs
+    assert ended.hits == []
+
+
+def test_names_and_texts_of_the_tenant_do_nothing_where_they_are_shown(ended: Ended) -> None:
+    assert "onerror=alert(1)" in ended.said, "the folder's name is told"
+    for acts in ("\x1b", "\x9b", "\u202e"):
+        assert acts not in ended.said
+    (page,) = ended.pages
+    assert "<img src=x" not in page
+    assert "<script>alert" not in page

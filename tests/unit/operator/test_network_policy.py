@@ -1,0 +1,142 @@
+"""Who reaches whom: the pods of a job, of another job, the operator, Prometheus, the hub, the cloud."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from harness.network import Peer, lets_through
+from harness.operator_view import observed, subject
+from harness.simulated_cluster import SimulatedCluster
+from phitune_operator import names
+from phitune_operator.apply import carry_out
+from phitune_operator.kinds import NETWORK_POLICY, Object
+from phitune_operator.main import network_access
+from phitune_operator.observed import Create, NetworkAccess, Settings
+from phitune_operator.plan import plan
+from phitune_operator.render import render_job
+from phitune_operator.render.network_policy import network_policies
+from phitune_operator.store import Store
+
+ACCESS = NetworkAccess(operator_namespace="phitune-system", prometheus_namespace="monitoring")
+ONE = replace(subject(), network=ACCESS)
+OTHER = replace(ONE, name="other", uid="another-uid")
+POLICIES = [*network_policies(ONE), *network_policies(OTHER)]
+
+
+def pod_of(job: Mapping[str, str], namespace: str = "team") -> Peer:
+    return Peer(namespace, job)
+
+
+MASTER = pod_of(ONE.labels(role=names.ROLE_TRAINER, attempt="1", rank="0"))
+WORKER = pod_of(ONE.labels(role=names.ROLE_TRAINER, attempt="1"))
+PREPARE = pod_of(ONE.labels(role=names.ROLE_PREPARE))
+STRANGER = pod_of(OTHER.labels(role=names.ROLE_TRAINER, attempt="1"))
+NEIGHBOUR = Peer("team", {"app": "web"})
+OPERATOR = Peer("phitune-system", {"app.kubernetes.io/name": "phitune-operator"})
+IN_ITS_NAMESPACE = Peer("phitune-system", {"app": "web"})
+PRETENDER = Peer("team", {"app.kubernetes.io/name": "phitune-operator"})
+PROMETHEUS = Peer("monitoring", {"app": "prometheus"})
+DNS = Peer("kube-system", {"k8s-app": "kube-dns"})
+API_SERVER = Peer(address="10.0.0.1")
+HUB = Peer(address="18.155.68.1")
+CREDENTIALS = Peer(address="169.254.169.254")
+CREDENTIALS_V6 = Peer(address="fd00:ec2::254")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port"),
+    [
+        pytest.param(WORKER, MASTER, 23456, id="a rank to rank 0"),
+        pytest.param(MASTER, WORKER, 45000, id="rank 0 to a rank, at a port that NCCL chose"),
+        pytest.param(OPERATOR, MASTER, names.PROGRESS_PORT, id="the operator to rank 0's progress"),
+        pytest.param(PROMETHEUS, MASTER, names.PROGRESS_PORT, id="Prometheus to rank 0's metrics"),
+        pytest.param(MASTER, DNS, 53, id="a rank to DNS"),
+        pytest.param(PREPARE, DNS, 53, id="prepare to DNS"),
+        pytest.param(PREPARE, HUB, 443, id="prepare to the hub"),
+        pytest.param(PREPARE, NEIGHBOUR, 8080, id="prepare to a mirror in the cluster"),
+    ],
+)
+def test_what_a_job_needs_is_let_through(source: Peer, target: Peer, port: int) -> None:
+    assert lets_through(POLICIES, source, target, port)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "port"),
+    [
+        pytest.param(STRANGER, MASTER, 23456, id="a rank of another job to rank 0"),
+        pytest.param(STRANGER, MASTER, names.PROGRESS_PORT, id="a rank of another job to the progress"),
+        pytest.param(NEIGHBOUR, MASTER, names.PROGRESS_PORT, id="a pod of the namespace to the progress"),
+        pytest.param(IN_ITS_NAMESPACE, MASTER, names.PROGRESS_PORT, id="a neighbour of the operator"),
+        pytest.param(PRETENDER, MASTER, names.PROGRESS_PORT, id="a pod labelled like the operator"),
+        pytest.param(OPERATOR, MASTER, 23456, id="the operator to the ranks' own ports"),
+        pytest.param(PROMETHEUS, MASTER, 23456, id="Prometheus to the ranks' own ports"),
+        pytest.param(PREPARE, MASTER, 23456, id="prepare to rank 0"),
+        pytest.param(MASTER, PREPARE, 8080, id="rank 0 to prepare"),
+        pytest.param(OPERATOR, PREPARE, names.PROGRESS_PORT, id="the operator to prepare"),
+        pytest.param(MASTER, API_SERVER, 443, id="a rank to the API server"),
+        pytest.param(MASTER, HUB, 443, id="a rank to the hub"),
+        pytest.param(MASTER, NEIGHBOUR, 8080, id="a rank to a pod of the namespace"),
+        pytest.param(MASTER, DNS, 443, id="a rank to another port of what serves DNS"),
+        pytest.param(MASTER, CREDENTIALS, 80, id="a rank to the credentials of the node"),
+        pytest.param(PREPARE, CREDENTIALS, 80, id="prepare to the credentials of the node"),
+        pytest.param(PREPARE, CREDENTIALS_V6, 80, id="prepare to the credentials of the node, IPv6"),
+    ],
+)
+def test_nothing_else_is(source: Peer, target: Peer, port: int) -> None:
+    assert not lets_through(POLICIES, source, target, port)
+
+
+def test_prometheus_reads_nothing_where_none_is_named() -> None:
+    alone = replace(ONE, network=replace(ACCESS, prometheus_namespace=""))
+    policies = network_policies(alone)
+    assert lets_through(policies, OPERATOR, MASTER, names.PROGRESS_PORT)
+    assert not lets_through(policies, PROMETHEUS, MASTER, names.PROGRESS_PORT)
+
+
+def test_no_pod_can_start_before_the_policies_for_every_pod_mounts_what_follows_them() -> None:
+    seen = replace(observed(), settings=Settings(trainer_image="trainer:1", network=ACCESS))
+    made = [action.body for action in plan(seen).actions if isinstance(action, Create)]
+    assert [(one["kind"], one["metadata"]["name"]) for one in made] == [
+        ("PersistentVolumeClaim", "digits-workspace"),
+        ("NetworkPolicy", "digits-prepare"),
+        ("NetworkPolicy", "digits-trainer"),
+        ("ConfigMap", "digits-config"),
+        ("Job", "digits-prepare"),
+    ]
+    for template in templates(render_job(ONE)):
+        assert {"name": "config", "configMap": {"name": "digits-config"}} in template["spec"]["volumes"]
+
+
+def templates(objects: list[Object]) -> list[Object]:
+    prepare, gang = objects[-2:]
+    replicas = gang["spec"]["pytorchReplicaSpecs"].values()
+    return [prepare["spec"]["template"], *(replica["template"] for replica in replicas)]
+
+
+def test_every_policy_goes_when_its_job_goes() -> None:
+    assert len(POLICIES) == 4
+    for policy in POLICIES:
+        (owner,) = policy["metadata"]["ownerReferences"]
+        assert owner["controller"]
+
+
+def test_without_the_charts_value_no_job_gets_one() -> None:
+    assert network_access({}) is None
+    assert network_policies(subject()) == []
+    assert network_access({"PHITUNE_OPERATOR_NAMESPACE": "a", "PHITUNE_PROMETHEUS_NAMESPACE": "b"}) == (
+        NetworkAccess(operator_namespace="a", prometheus_namespace="b")
+    )
+
+
+def test_what_no_watch_tells_of_is_not_kept_in_memory() -> None:
+    cluster, store = SimulatedCluster(), Store()
+    made = [Create.of(policy) for policy in network_policies(ONE)]
+    owner: Object = {"metadata": {"namespace": "team", "name": "digits", "uid": ONE.uid}}
+    for _ in range(2):  # and again, when they are there
+        assert asyncio.run(carry_out(cluster, store, made, owner=owner)) is None  # type: ignore[arg-type]
+    assert len(cluster.of_kind(NETWORK_POLICY)) == 2
+    assert not store.uids(NETWORK_POLICY)

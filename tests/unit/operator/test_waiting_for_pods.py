@@ -1,0 +1,149 @@
+"""What is said while pods wait or fetch, and how long a gang may wait for an image that cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.jobs import finetunejob
+from harness.operator_view import NOON, PREPARED, condition, gang, observed, pod, subject
+from harness.simulated_cluster import SimulatedCluster
+from phitune_operator.kinds import JOB, POD, PYTORCHJOB, WATCHED, Key, Object, name_of
+from phitune_operator.kube import ApiError
+from phitune_operator.observe import Observer
+from phitune_operator.observed import Delete, Observed, Plan, Settings
+from phitune_operator.plan import plan
+from phitune_operator.policies import prepare
+from phitune_operator.policies.image_pull import GRACE
+from phitune_operator.render.config_map import config_map
+from phitune_operator.render.volume import claim
+from phitune_operator.store import Store
+
+KEY = Key("team", "digits")
+STUCK = replace(pod(1, phase="Pending"), is_ready=False, bad_image="trainer:nope")
+
+
+def waiting(*, for_so_long: timedelta, reason: str = "NoImage") -> Observed:
+    """A gang one of whose pods cannot have its image, and when the job was told of that."""
+    status = copy.deepcopy(PREPARED)
+    told = {"type": "Accepted", "status": "False", "reason": reason, "message": ""}
+    status["conditions"].append({**told, "lastTransitionTime": (NOON - for_so_long).isoformat()})
+    known: Any = {"claim": claim(subject()), "config_map": config_map(subject()), "gangs": (gang(),)}
+    return observed(status=status, pods=(pod(0), STUCK), **known)
+
+
+def taken_back(todo: Plan) -> bool:
+    return [action.kind for action in todo.actions if isinstance(action, Delete)] == [PYTORCHJOB]
+
+
+def test_gang_whose_image_cannot_be_had_gives_its_nodes_back_and_is_tried_again() -> None:
+    todo = plan(waiting(for_so_long=GRACE))
+    assert taken_back(todo)
+    failure = todo.status["failure"]
+    assert (failure["reason"], failure["pod"], failure["node"]) == (
+        "ImageNotPulled",
+        "digits-1-worker-0",
+        "node-1",
+    )
+    assert "trainer:nope" in failure["message"]
+    assert "spec.imagePullSecrets" in failure["remedy"]
+    assert "restartsCounted" not in todo.status
+    assert "ImageNotPulled" in [event.reason for event in todo.announcements]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(waiting(for_so_long=GRACE - timedelta(seconds=1)), id="not for so long"),
+        pytest.param(waiting(for_so_long=GRACE, reason="QuotaExceeded"), id="told of something else"),
+        pytest.param(
+            replace(
+                waiting(for_so_long=2 * GRACE),
+                pods=(pod(0), replace(STUCK, scheduled_at=NOON - timedelta(minutes=1))),
+            ),
+            id="has its node but for a minute",
+        ),
+        pytest.param(
+            replace(waiting(for_so_long=GRACE), pods=(pod(0), replace(STUCK, bad_image=""))), id="is pulled"
+        ),
+    ],
+)
+def test_gang_that_may_yet_have_its_image_keeps_its_nodes(seen: Observed) -> None:
+    assert not taken_back(plan(seen))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "model and data are being fetched or checked"),
+        (("prepare: model: 3.1 GB of 8.3 GB (37%), 120.0 MB/s, 43s left",), "model: 3.1 GB of 8.3 GB (37%)"),
+    ],
+    ids=["nothing told", "told"],
+)
+def test_condition_says_how_far_prepare_is(lines: tuple[str, ...], message: str) -> None:
+    fetching = replace(pod(0), attempt=None, log_tail=lines)
+    reason, said = prepare.how_far_it_is([fetching])
+    assert (reason, said.startswith(message)) == ("Preparing", True)
+    no_node = replace(fetching, unschedulable="0/2 nodes are available")
+    assert prepare.how_far_it_is([no_node]) == ("Unschedulable", "0/2 nodes are available")
+
+
+class Kubelet(SimulatedCluster):
+    """A cluster whose prepare pod has logged a line, if the kubelet answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answers = True
+
+    async def pod_log(self, namespace: str, name: str, container: str, *, lines: int) -> str:
+        self.asked += 1
+        if not self.answers:
+            raise ApiError(0, "Unreachable", "no answer")
+        return "prepare: model: 3.1 GB of 8.3 GB (37%)\n"
+
+
+def test_log_of_prepare_is_read_once_it_takes_long_and_nothing_depends_on_it() -> None:
+    cluster, store = Kubelet(), Store()
+    job = finetunejob("digits")
+    job["metadata"]["namespace"] = "team"
+    cluster.put_new(job)
+    unused: Any = None
+    observer = Observer(cluster, store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+
+    def ready(obj: Object) -> None:
+        since = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"}
+        obj["status"] = {"phase": "Running", "conditions": [since]}
+
+    async def message(*, after: float) -> str:
+        for kind in WATCHED:
+            for obj in cluster.of_kind(kind):
+                store.absorb(kind, obj)
+        seen = await observer.observe(KEY, now=NOON + timedelta(seconds=after))
+        assert seen is not None
+        todo = plan(seen)
+        for action in todo.actions:
+            if not isinstance(action, Delete):
+                cluster.put_new(action.body)
+        cluster.change(cluster.job("digits"), lambda obj: obj.update(status=todo.status))
+        text: str = condition(todo.status, "Prepared")["message"]
+        return text
+
+    async def run() -> None:
+        await message(after=0)
+        (prepare_job,) = [obj for obj in cluster.of_kind(JOB) if name_of(obj) == "digits-prepare"]
+        next(move for name, move in cluster.moves() if name == f"pod of {name_of(prepare_job)}")()
+        (fetching,) = cluster.of_kind(POD)
+        cluster.change(fetching, ready)
+        assert await message(after=9) == "model and data are being fetched or checked"
+        assert cluster.asked == 0, "what is done in seconds is not asked about"
+        assert await message(after=10) == "model: 3.1 GB of 8.3 GB (37%)"
+        cluster.answers = False
+        assert await message(after=20) == "model and data are being fetched or checked"
+
+    asyncio.run(run())
