@@ -5,7 +5,7 @@ with a LIST again.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -29,6 +29,8 @@ def settings() -> kopf.OperatorSettings:
     # kopf lists all again at its start, and keeps a task an object until that has been idle for so long.
     ours.watching.chunk_size = LIST_PAGE
     ours.queueing.idle_timeout = IDLE_TASK
+    ours.persistence.diffbase_storage = _NoDifferences()
+    ours.persistence.progress_storage = _NoProgress()
     for kind in CHILDREN:
         ours.watching.label_selectors[kind.group, kind.version, kind.plural] = CHILD_SELECTOR
     return ours
@@ -53,6 +55,38 @@ def registry(
         )
     kopf.on.login(registry=ours, id="login")(_login)
     return ours
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Kopf's own copies every object at each event, to tell handlers what has changed; ours do not ask."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to store."""
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Handlers of events alone are never tried again, so they have no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """There is nothing to store."""
+
+    def purge(self, **_: Any) -> None:
+        """There is nothing to remove."""
+
+    def touch(self, **_: Any) -> None:
+        """There is nothing to wake."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
