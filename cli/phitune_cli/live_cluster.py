@@ -76,7 +76,7 @@ class LiveCluster:
 
     def _check_secrets(self, here: Cluster, job: FineTuneJob) -> None:
         """The operator may not read secrets; the user may, and would learn of it from the first pod only."""
-        for path, secret in _secrets(job):
+        for path, secret, key in _secrets(job):
             try:
                 found = here.get(SECRET, secret)
             except NotAllowed as problem:
@@ -84,6 +84,10 @@ class LiveCluster:
                 continue
             if found is None:
                 raise BlockedError("NoSecret", f"{path}: there is no secret {secret} in {here.namespace}")
+            if key is not None and key not in (found.get("data") or {}):
+                raise BlockedError(
+                    "NoSecret", f"{path}: secret {secret} in {here.namespace} has no key {key}"
+                )
 
     @cached_property
     def _nodes(self) -> tuple[Node, ...]:
@@ -135,13 +139,14 @@ class LiveCluster:
             self.notes.append(sentence)
 
 
-def _secrets(job: FineTuneJob) -> Iterator[tuple[str, str]]:
+def _secrets(job: FineTuneJob) -> Iterator[tuple[str, str, str | None]]:
+    """Field, secret, and the key that it must have, of every secret that the job names."""
     groups: dict[str, Any] = {
         "spec.model.tokenSecret": job.spec.model,
         "spec.data.tokenSecret": job.spec.data,
     }
     for path, group in groups.items():
         if group is not None and group.token_secret is not None:
-            yield path, group.token_secret
+            yield path, group.token_secret, names.SECRET_TOKEN_KEY
     for index, pull in enumerate(job.spec.image_pull_secrets or []):
-        yield f"spec.imagePullSecrets[{index}]", pull.name
+        yield f"spec.imagePullSecrets[{index}]", pull.name, None

@@ -13,8 +13,9 @@ from harness.lab import Lab
 
 SIGNAL_ONE_RANK = """
 import os, pathlib, sys
-ranks = [int(path.parent.name) for path in pathlib.Path("/proc").glob("[0-9]*/cmdline")
-         if b"phitune_trainer.train" in path.read_bytes() and int(path.parent.name) != os.getpid()]
+children = pathlib.Path("/proc/1/task/1/children").read_text().split()  # a rank's own are its data workers
+ranks = [int(pid) for pid in children
+         if b"phitune_trainer.train" in pathlib.Path("/proc", pid, "cmdline").read_bytes()]
 os.kill(max(ranks), int(sys.argv[1]))
 print(len(ranks))
 """

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from phitune_cli.finetune.problems import (
     ConnectionLost,
+    NoAnswer,
     NotAllowed,
     Problem,
-    Unreachable,
     WrongInput,
 )
 from phitune_operator.kinds import FINETUNEJOB, POD, Kind, Object
@@ -23,6 +23,8 @@ CONNECT_SECONDS: Final = 5.0
 """How long a connection may take: a cluster that is not there is to be known at once."""
 ANSWER_SECONDS: Final = 30.0
 """How long an answer may take."""
+SILENT_SECONDS: Final = 300.0
+"""How long a log that is followed may give nothing before the connection is taken for dead."""
 _PAGE: Final = 500
 _CONNECTIONS: Final = 256
 """That are kept open: the log of each pod of a gang is one."""
@@ -47,6 +49,7 @@ class Cluster:
     @classmethod
     def connect(cls, target: Target) -> "Cluster":
         """Read the kubeconfig. WrongInput where there is none; nothing is asked of the cluster yet."""
+        import yaml
         from kubernetes import client, config
 
         settings = client.Configuration()
@@ -59,6 +62,8 @@ class Cluster:
             raise WrongInput(
                 f"no cluster is chosen: {error}; set KUBECONFIG, or name a file with --kubeconfig"
             ) from error
+        except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError) as error:
+            raise WrongInput(f"the kubeconfig cannot be read: {error}; try `kubectl config view`") from error
         if target.context is not None:
             active = next(one for one in contexts if one["name"] == target.context)
         settings.retries = False
@@ -113,18 +118,28 @@ class Cluster:
 
     @contextmanager
     def pod_log(
-        self, pod: str, container: str, *, follow: bool = False, tail: int | None = None
+        self,
+        pod: str,
+        container: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: str | None = None,
     ) -> Iterator[Iterator[str]]:
-        """Within this block, the lines that the container has written, each behind its time."""
+        """Within this block, the lines that the container has written, each behind its time.
+
+        `since`: the time of the first, where the earlier ones are not wanted.
+        """
         query = {"container": container, "timestamps": "true"}
         query |= {"follow": "true"} if follow else {}
         query |= {"tailLines": str(tail)} if tail is not None else {}
+        query |= {"sinceTime": since} if since is not None else {}
         answer = self._open(
             "GET", f"{POD.path(self.namespace, pod, 'log')}?{urlencode(query)}", follow=follow
         )
         try:
             if answer.status != 200:
-                raise _problem(answer.status, answer.read())
+                raise _problem(answer.status, self._read(answer))
             yield _lines(answer)
         finally:
             answer.close()
@@ -165,11 +180,18 @@ class Cluster:
     ) -> tuple[int, bytes]:
         answer = self._open(method, path, body, content_type=content_type)
         try:
-            return answer.status, answer.read()
-        except OSError as error:
-            raise self._unreachable(error) from error
+            return answer.status, self._read(answer)
         finally:
             answer.close()
+
+    def _read(self, answer: Any) -> bytes:
+        from urllib3.exceptions import HTTPError
+
+        try:
+            data: bytes = answer.read()
+            return data
+        except (HTTPError, OSError) as error:
+            raise self._no_answer(error) from error
 
     def _open(
         self,
@@ -188,14 +210,14 @@ class Cluster:
             method, path, header_params=headers, auth_settings=["BearerToken"], body=body
         )
         try:
-            limits = (CONNECT_SECONDS, None if follow else ANSWER_SECONDS)
+            limits = (CONNECT_SECONDS, SILENT_SECONDS if follow else ANSWER_SECONDS)
             return self.api.call_api(*prepared, _request_timeout=limits).response
         except (HTTPError, ApiException, OSError) as error:
-            raise self._unreachable(error) from error
+            raise self._no_answer(error) from error
 
-    def _unreachable(self, error: Exception) -> Unreachable:
+    def _no_answer(self, error: Exception) -> NoAnswer:
         why = getattr(error, "reason", None) or error
-        return Unreachable(
+        return NoAnswer(
             f"the cluster at {self.api.configuration.host} does not answer: {why}\n"
             "check `kubectl cluster-info`, and which one it is: kubectl config current-context"
         )
@@ -246,4 +268,4 @@ def _problem(status: int, data: bytes) -> Problem:
         return WrongInput("the cluster has no FineTuneJobs: install the chart charts/phitune first")
     if status in (400, 403, 404, 409, 422):
         return WrongInput(message)
-    return Unreachable(f"the API server says: {message} (HTTP status {status})")
+    return NoAnswer(f"the API server says: {message} (HTTP status {status})")

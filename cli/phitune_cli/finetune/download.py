@@ -48,24 +48,34 @@ def list_folder(agent: Agent, folder: str) -> list[RemoteFile] | None:
     return files
 
 
-def download(agent: Agent, folder: str, files: Sequence[RemoteFile], out: Path, count: Count) -> Fetched:
+def download(
+    agent: Agent, folder: str, files: Sequence[RemoteFile], out: Path, count: Count, *, force: bool = False
+) -> Fetched:
     """Bring files of a folder of the volume into `out`.
 
     It may be stopped anywhere, and called again: it ends with the same bytes. A file has its name only once
-    its hash is that of the volume's. ConnectionLost and OSError of this machine come through.
+    its hash is that of the volume's. WrongInput, before anything is written, where other files have these
+    names here, unless `force` lets them be replaced. ConnectionLost and OSError of this machine come through.
     """
-    num_kept = num_bytes = 0
+    missing: list[tuple[RemoteFile, str]] = []
     looks = (Request({"do": "look", "path": f"{folder}/{file.name}"}) for file in files)
     for file, (found, _) in zip(files, list(agent.ask_all(looks)), strict=True):
         if found.get("whole") != file.size:
             raise WrongInput(f"{folder}/{file.name}: changes while it is copied; wait until it is complete")
         path = out / file.name
         if path.is_file() and path.stat().st_size == file.size and digest_of(path) == found["sha256"]:
-            num_kept += 1
             count(file.size)
             continue
-        num_bytes += _fetch(agent, f"{folder}/{file.name}", file.size, found["sha256"], path, count)
-    return Fetched(len(files), num_kept, num_bytes)
+        if path.exists() and not force:
+            raise WrongInput(
+                f"{path}: another file is there; choose another folder, or --force to replace it"
+            )
+        missing.append((file, found["sha256"]))
+    num_bytes = sum(
+        _fetch(agent, f"{folder}/{file.name}", file.size, sha256, out / file.name, count)
+        for file, sha256 in missing
+    )
+    return Fetched(len(files), len(files) - len(missing), num_bytes)
 
 
 def _fetch(agent: Agent, place: str, size: int, sha256: str, path: Path, count: Count) -> int:

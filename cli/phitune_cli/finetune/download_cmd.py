@@ -46,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="folder to write (default: NAME-merged, NAME-adapter)"
     )
+    parser.add_argument("--force", action="store_true", help="replace other files of the same names there")
     add_helper_options(parser, default="the job's")
     add_output_option(parser)
     add_target_options(parser)
@@ -66,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
             if not files:
                 raise WrongInput(f"{folder} of the job's volume is empty or gone")
             with counting("fetched", sum(file.size for file in files)) as count:
-                return download(agent, folder, files, out, count)
+                return download(agent, folder, files, out, count, force=args.force)
 
     try:
         fetched = go_on_when_cut_off(fetch)

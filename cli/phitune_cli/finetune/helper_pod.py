@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from phitune_cli.finetune.connection import Cluster
-from phitune_cli.finetune.problems import Unreachable, WrongInput
+from phitune_cli.finetune.problems import Problem, Unreachable, WrongInput
 from phitune_cli.finetune.volume_agent import ALIVE
 from phitune_operator import names
 from phitune_operator.kinds import POD, Object
@@ -25,6 +25,8 @@ START_SECONDS: Final = 300.0
 UNASKED_SECONDS: Final = 900
 """After which the pod ends when nobody asks its agent for anything."""
 _POLL_SECONDS: Final = 0.5
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command; main.py has them tidied up after."""
 _HOPELESS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 """Reasons of a container that waits for what will not come by itself."""
 
@@ -121,12 +123,15 @@ def helper_pod(
         _wait_until_it_runs(cluster, name, say)
         yield name
     finally:
-        # Whoever presses Ctrl-C again must not leave the pod behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Whoever presses Ctrl-C again, or closes the terminal, must not leave the pod behind.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _ENDING}
         try:
             cluster.delete(POD, name, grace_seconds=1)
+        except Problem as problem:  # it must not hide what ended the block
+            say(f"the helper pod {name} is not removed, but ends of itself: {problem}")
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _remove_ended(cluster: Cluster, claim: str) -> None:

@@ -4,6 +4,7 @@ import argparse
 import json
 import queue
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
@@ -14,15 +15,17 @@ from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.download import list_folder
 from phitune_cli.finetune.log_lines import Line, Source, line_of, merged, source_of
 from phitune_cli.finetune.options import add_helper_options, add_target_options, connect
-from phitune_cli.finetune.problems import Problem, WrongInput
+from phitune_cli.finetune.problems import ConnectionLost, NotAllowed, Problem, Unreachable, WrongInput
 from phitune_cli.finetune.status_screen import is_over
 from phitune_cli.finetune.transfer_line import note
-from phitune_cli.finetune.volumes import beside_volume_of, run_folder, running_pod
+from phitune_cli.finetune.volumes import beside_volume_of, is_running, run_folder, running_pod
 from phitune_operator import names
 from phitune_operator.kinds import POD, Object
 from phitune_trainer.exit_codes import DONE
 
 _POLL_SECONDS: Final = 2.0
+_LAST_SECONDS: Final = 30.0
+"""How long logs that do not end are waited for once the job is over."""
 _STARTED: Final = ("Running", "Succeeded", "Failed")
 _PIECE: Final = 2**22
 
@@ -101,11 +104,19 @@ def _container(source: Source) -> str:
 
 
 def _print_pods(cluster: Cluster, pods: Mapping[Source, str], tail: int | None) -> None:
+    """Print the logs that can be had; Problem where none can, or the user may see none."""
     with ExitStack() as stack:
-        logs = {
-            source: stack.enter_context(cluster.pod_log(pod, _container(source), tail=tail))
-            for source, pod in pods.items()
-        }
+        logs, problem = dict[Source, Iterator[str]](), None
+        for source, pod in pods.items():
+            try:
+                logs[source] = stack.enter_context(cluster.pod_log(pod, _container(source), tail=tail))
+            except NotAllowed:
+                raise
+            except Problem as found:  # its node is lost, say: the others may tell why
+                problem = found
+                note(f"[{source}] no log of pod {pod}: {found}")
+        if problem is not None and not logs:
+            raise problem
         for line in merged(logs):
             print(line.shown())
     if not pods:
@@ -172,24 +183,28 @@ class _Follower:
         self._tail = tail
         self._lines: queue.Queue[Line | Problem] = queue.Queue(maxsize=1000)
         self._threads: dict[str, threading.Thread] = {}
+        self._is_last = threading.Event()
+        self._heard_at = time.monotonic()
 
     def run(self) -> None:
         """Print until the job is over and all its logs are read."""
-        is_last = False
         while True:
             # Asked before the pods: those of a job that is over will not become more.
-            is_last = is_over(self._cluster.job(self._job["metadata"]["name"]))
+            if is_over(self._cluster.job(self._job["metadata"]["name"])) and not self._is_last.is_set():
+                self._heard_at = time.monotonic()
+                self._is_last.set()
             for source, pod in sorted(_pods(self._cluster, self._job).items()):
                 if pod not in self._threads:
                     thread = threading.Thread(target=self._read, args=(source, pod), daemon=True)
                     self._threads[pod] = thread
                     thread.start()
             self._print()
-            if (
-                is_last
-                and not any(thread.is_alive() for thread in self._threads.values())
-                and self._lines.empty()
-            ):
+            if not self._is_last.is_set() or not self._lines.empty():
+                continue
+            if not any(thread.is_alive() for thread in self._threads.values()):
+                return
+            if time.monotonic() - self._heard_at > _LAST_SECONDS:
+                note("the job is over, but not every log has come to its end")
                 return
 
     def _print(self) -> None:
@@ -199,16 +214,41 @@ class _Follower:
                 line = self._lines.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 return
+            self._heard_at = time.monotonic()
             if isinstance(line, Problem):
                 note(str(line))
             else:
                 print(line.shown(), flush=True)
 
     def _read(self, source: Source, pod: str) -> None:
-        try:
-            log = self._cluster.pod_log(pod, _container(source), follow=True, tail=self._tail)
-            with log as lines:
-                for raw in lines:
-                    self._lines.put(line_of(source, raw))
-        except Problem as problem:
-            self._lines.put(problem)
+        """Read a log to its end; where the connection ends before the pod, go on behind the last line."""
+        last, said = None, ""
+        while True:
+            try:
+                for line in self._lines_of(source, pod, last):
+                    self._lines.put(line)
+                    last, said = line.time, ""
+                found = self._cluster.get(POD, pod)
+                if found is None or not is_running(found):
+                    return
+            except ConnectionLost:
+                pass  # also that of a rank that has said nothing for long
+            except Problem as problem:
+                if str(problem) != said:
+                    self._lines.put(problem)
+                    said = str(problem)
+                if not isinstance(problem, Unreachable):
+                    return
+            if self._is_last.wait(_POLL_SECONDS):
+                return
+
+    def _lines_of(self, source: Source, pod: str, last: str | None) -> Iterator[Line]:
+        """What the pod says, from behind the line of the time `last`."""
+        tail = self._tail if last is None else None
+        log = self._cluster.pod_log(pod, _container(source), follow=True, tail=tail, since=last)
+        with log as lines:
+            for raw in lines:
+                line = line_of(source, raw)
+                if last is None or line.time > last:
+                    last = None  # from here on nothing was read before, whatever the node's clock does
+                    yield line

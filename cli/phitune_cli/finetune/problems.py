@@ -35,5 +35,9 @@ class Unreachable(Problem):
     exit_code = UNAVAILABLE
 
 
+class NoAnswer(Unreachable):
+    """The API server does not answer, or is ill: what is asked again later may be answered."""
+
+
 class ConnectionLost(Unreachable):
     """A connection that worked does not work any more; what was done stays, and can be gone on with."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from phitune_cli.finetune.problems import ConnectionLost
+from phitune_cli.finetune.problems import ConnectionLost, NoAnswer, Unreachable
 from phitune_cli.finetune.upload import Count
 from phitune_cli.progress_line import ProgressLine
 from phitune_trainer.durations import duration
@@ -41,11 +41,16 @@ def progress_text(what: str, done: int, total: int, seconds: float) -> str:
 
 
 def go_on_when_cut_off(work: Callable[[], T], *, pause: Callable[[float], None] = time.sleep) -> T:
-    """Do work that goes on where it was cut off; ConnectionLost when it is cut off again and again."""
+    """Do work that goes on where it was cut off; ConnectionLost when it is cut off again and again.
+
+    Once it was, a cluster that does not answer is waited for too: what cut it off may be just that.
+    """
+    passing: tuple[type[Unreachable], ...] = (ConnectionLost,)
     for number in range(1, _TRIES):
         try:
             return work()
-        except ConnectionLost as lost:
+        except passing as lost:
+            passing = (ConnectionLost, NoAnswer)
             note(f"{lost}; trying again")
             pause(2.0**number)
     return work()

@@ -83,16 +83,23 @@ def trainer_image(cluster: Cluster) -> str:
 
 
 def image_of_operator(cluster: Cluster) -> str:
-    """The trainer image that the operator was installed with; WrongInput where the user may not see that."""
+    """The trainer image that the operator was installed with; WrongInput where the user may not see that.
+
+    And where several say so: anybody may label a Deployment of theirs as the operator's.
+    """
     try:
         operators = cluster.list(DEPLOYMENT, _OPERATOR, everywhere=True)
     except NotAllowed:
         operators = []
-    for operator in operators:
-        for container in operator["spec"]["template"]["spec"]["containers"]:
-            for variable in container.get("env") or []:
-                if variable["name"] == _ENV_TRAINER_IMAGE:
-                    return str(variable["value"])
+    images = {
+        str(variable["value"])
+        for operator in operators
+        for container in operator["spec"]["template"]["spec"]["containers"]
+        for variable in container.get("env") or []
+        if variable["name"] == _ENV_TRAINER_IMAGE and variable.get("value")
+    }
+    if len(images) == 1:
+        return images.pop()
     raise WrongInput(
         "which trainer image has the helper pod? Name the one of the chart's values with --image"
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +21,10 @@ from phitune_cli.finetune import download as downloading
 from phitune_cli.finetune import upload as uploading
 from phitune_cli.finetune import volume_agent
 from phitune_cli.finetune.agent import Agent
+from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.download import download, list_folder
-from phitune_cli.finetune.problems import ConnectionLost, Problem, WrongInput
+from phitune_cli.finetune.helper_pod import helper_pod
+from phitune_cli.finetune.problems import ConnectionLost, NoAnswer, Problem, WrongInput
 from phitune_cli.finetune.transfer_line import go_on_when_cut_off, progress_text
 from phitune_cli.finetune.upload import local_files, upload
 from phitune_cli.finetune.volume_agent import PART
@@ -166,6 +171,19 @@ def test_a_file_that_goes_on_where_it_was_cut_off_does_not_come_twice(tmp_path: 
     assert (tmp_path / "here/model.safetensors").read_bytes() == content
 
 
+def test_a_download_replaces_what_is_here_only_when_it_is_told_to(tmp_path: Path) -> None:
+    write(tmp_path / "volume/export", {"README.md": b"its", "a.safetensors": b"weights"})
+    write(tmp_path / "here", {"README.md": b"ours"})
+    with agent_at(tmp_path / "volume") as agent:
+        found = list_folder(agent, "export")
+        assert found is not None
+        with pytest.raises(WrongInput, match=r"README\.md: another file is there; .*--force"):
+            download(agent, "export", found, tmp_path / "here", lambda num_bytes: None)
+        assert read(tmp_path / "here") == {"README.md": b"ours"}
+        download(agent, "export", found, tmp_path / "here", lambda num_bytes: None, force=True)
+    assert read(tmp_path / "here") == read(tmp_path / "volume/export")
+
+
 @pytest.mark.parametrize("name", ["../.bashrc", "/etc/passwd", "a/../../b", "", "a\0b"])
 def test_a_volume_that_names_a_place_outside_of_the_folder_writes_nothing(name: str) -> None:
     class Hostile:
@@ -226,6 +244,76 @@ def test_a_connection_that_comes_back_is_gone_on_with_and_one_that_does_not_ends
 
     with pytest.raises(ConnectionLost):
         go_on_when_cut_off(in_vain, pause=pauses.append)
+
+
+def test_a_cluster_that_is_gone_for_a_while_is_waited_for_only_once_it_was_there() -> None:
+    ends = iter([ConnectionLost("cut off"), NoAnswer("it starts again"), None])
+
+    def work() -> str:
+        if (end := next(ends)) is not None:
+            raise end
+        return "done"
+
+    pauses: list[float] = []
+    assert go_on_when_cut_off(work, pause=pauses.append) == "done"
+    assert pauses == [2, 4]
+
+    ends = iter([NoAnswer("nothing is there")])
+    with pytest.raises(NoAnswer):
+        go_on_when_cut_off(work, pause=pauses.append)
+
+
+class Answering:
+    """A cluster in which every helper pod runs at once."""
+
+    def __init__(self) -> None:
+        self.deleted: list[object] = []
+
+    def list(self, *_: object) -> list[object]:
+        return []
+
+    def create(self, *_: object) -> None:
+        """Have it."""
+
+    def get(self, *_: object) -> dict[str, object]:
+        return {"status": {"phase": "Running"}}
+
+    def delete(self, _: object, name: str, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGHUP)  # the terminal is closed
+        self.deleted.append(name)
+
+
+class Gone(Answering):
+    """A cluster that answers until its helper pod runs, and then no more."""
+
+    def delete(self, *_: object, **__: object) -> None:
+        raise NoAnswer("it does not answer")
+
+
+def test_a_helper_pod_is_removed_though_the_terminal_is_closed_meanwhile() -> None:
+    cluster = Answering()
+    before = signal.signal(signal.SIGHUP, signal.default_int_handler)
+    try:
+        with (
+            pytest.raises(ConnectionLost),
+            helper_pod(cast(Cluster, cluster), "receipts", "image:1", say=lambda line: None) as name,
+        ):
+            raise ConnectionLost("cut off")
+        assert signal.getsignal(signal.SIGHUP) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert cluster.deleted == [name]
+
+
+def test_a_helper_pod_that_cannot_be_removed_does_not_hide_what_went_wrong() -> None:
+    said: list[str] = []
+    cluster = cast(Cluster, Gone())
+    with (
+        pytest.raises(ConnectionLost, match="cut off"),
+        helper_pod(cluster, "receipts", "image:1", say=said.append) as name,
+    ):
+        raise ConnectionLost("cut off")
+    assert said[-1] == f"the helper pod {name} is not removed, but ends of itself: it does not answer"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,8 +19,11 @@ import pytest
 import yaml
 
 from harness.cluster import REPOSITORY
+from phitune_cli.finetune.connection import Cluster, Target
 from phitune_cli.finetune.helper_pod import manifest, why_it_waits
 from phitune_cli.finetune.main import COMMANDS, main
+from phitune_cli.finetune.problems import WrongInput
+from phitune_cli.finetune.volumes import image_of_operator
 
 SUBMIT = ["submit", "receipts", "--task", "jsonl", "--data", "receipts", "--method", "lora", "--claim", "big"]
 
@@ -117,13 +120,18 @@ def kubeconfig(folder: Path, server: str) -> str:
 
 
 @contextmanager
-def api_server(status: int, body: Any) -> Iterator[str]:
-    """Gives the same answer to everything."""
+def api_server(status: int, body: Any, others: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Gives the same answer to everything but `others`, by the ends of their paths."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            text = json.dumps(body).encode()
-            self.send_response(status)
+            path = self.path.partition("?")[0]
+            found = (answer for end, answer in (others or {}).items() if path.endswith(end))
+            chosen = next(found, (status, body))
+            code, answer = chosen(self.path) if callable(chosen) else chosen
+            is_log = isinstance(answer, str) and code == 200
+            text = answer.encode() if is_log else json.dumps(answer).encode()
+            self.send_response(code)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
@@ -197,6 +205,33 @@ def test_a_job_with_a_hostile_status_does_not_act_on_the_terminal(
     assert "\x1b" not in capsys.readouterr().out
 
 
+def test_an_answer_that_breaks_off_is_told_as_a_cluster_that_does_not_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(2**16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer, args=[server])
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert main(["status", "--kubeconfig", kubeconfig(tmp_path, address)]) == 69
+        thread.join()
+    assert "does not answer: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "current-context: a\ncontexts: 5"])
+def test_a_kubeconfig_that_is_none_is_told(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kubeconfig").write_text(text)
+    assert main(["status", "--kubeconfig", str(tmp_path / "kubeconfig")]) == 2
+    assert "the kubeconfig cannot be read: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("file", ["none", "empty"])
 def test_without_a_kubeconfig_the_user_is_told_to_choose_a_cluster(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -204,6 +239,103 @@ def test_without_a_kubeconfig_the_user_is_told_to_choose_a_cluster(
     (tmp_path / "empty").touch()
     assert main(["status", "--kubeconfig", str(tmp_path / file)]) == 2
     assert "no cluster is chosen: " in capsys.readouterr().err
+
+
+def operator(**variable: str) -> dict[str, Any]:
+    container = {"env": [{"name": "PHITUNE_TRAINER_IMAGE", **variable}]}
+    return {"spec": {"template": {"spec": {"containers": [container]}}}}
+
+
+@pytest.mark.parametrize(
+    ("operators", "image"),
+    [
+        pytest.param([operator(value="ours:1")], "ours:1", id="one"),
+        pytest.param([operator(value="ours:1")] * 2, "ours:1", id="two alike"),
+        pytest.param([operator(value="evil:1"), operator(value="ours:1")], None, id="one is false"),
+        pytest.param([operator()], None, id="not told"),
+        pytest.param([], None, id="none"),
+    ],
+)
+def test_no_label_of_others_decides_which_image_opens_the_claim(
+    operators: list[dict[str, Any]], image: str | None, tmp_path: Path
+) -> None:
+    with api_server(200, {"items": operators}) as address:
+        cluster = Cluster.connect(Target(kubeconfig(tmp_path, address)))
+        if image is not None:
+            assert image_of_operator(cluster) == image
+        else:
+            with pytest.raises(WrongInput, match="with --image"):
+                image_of_operator(cluster)
+
+
+LOGS: dict[str, tuple[int, Any]] = {
+    "/finetunejobs/receipts": (
+        200,
+        {"metadata": {"name": "receipts", "uid": "u"}, "spec": {}, "status": {"attempt": 1}},
+    ),
+    "/pods": (
+        200,
+        {
+            "items": [
+                {
+                    "metadata": {
+                        "name": f"receipts-1-{name}",
+                        "labels": {"phitune.dev/role": "trainer", "phitune.dev/attempt": "1", **labels},
+                    },
+                    "status": {"phase": "Running"},
+                }
+                for name, labels in (("master-0", {"phitune.dev/rank": "0"}), ("worker-0", {}))
+            ]
+        },
+    ),
+    "/pods/receipts-1-master-0/log": (200, "2026-11-21T12:00:00Z it diverges"),
+    "/pods/receipts-1-worker-0/log": (500, {"message": "dial tcp: i/o timeout"}),
+}
+
+
+def test_logs_of_a_lost_node_do_not_hide_those_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api_server(404, {}, LOGS) as address:
+        assert main(["logs", "receipts", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "[1/0] it diverges\n"
+    assert "[1/1] no log of pod receipts-1-worker-0: the API server says: dial tcp: i/o timeout" in err
+
+    lost = {**LOGS, "/pods/receipts-1-master-0/log": LOGS["/pods/receipts-1-worker-0/log"]}
+    with api_server(404, {}, lost) as address:
+        assert main(["logs", "receipts", "--kubeconfig", kubeconfig(tmp_path, address)]) == 69
+
+
+def test_a_log_whose_connection_ends_before_its_pod_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phitune_cli.finetune.logs_cmd._POLL_SECONDS", 0.05)
+    name, job = "receipts-1-master-0", LOGS["/finetunejobs/receipts"][1]
+    first, second = "2026-11-21T12:00:00.1Z first", "2026-11-21T12:00:00.2Z second"
+    asked: list[str] = []
+
+    def log(query: str) -> tuple[int, Any]:
+        asked.append(query)
+        return 200, first if len(asked) == 1 else f"{first}\n{second}"
+
+    def pod() -> dict[str, Any]:
+        return {**LOGS["/pods"][1]["items"][0], "status": {"phase": "Succeeded" if asked[1:] else "Running"}}
+
+    answers = {
+        "/finetunejobs/receipts": lambda _: (
+            200,
+            {**job, "status": {"attempt": 1, "phase": "Succeeded" if asked[1:] else "Running"}},
+        ),
+        "/pods": lambda _: (200, {"items": [pod()]}),
+        f"/pods/{name}/log": log,
+        f"/pods/{name}": lambda _: (200, pod()),
+    }
+    with api_server(404, {}, answers) as address:
+        assert main(["logs", "receipts", "-f", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
+    assert capsys.readouterr().out == "[1/0] first\n[1/0] second\n"
+    assert "sinceTime" not in asked[0]
+    assert "sinceTime=2026-11-21T12%3A00%3A00.1Z" in asked[1]
 
 
 def test_a_helper_pod_is_what_restricted_namespaces_admit() -> None:

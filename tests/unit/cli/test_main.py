@@ -72,13 +72,14 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_help_imports_torch(command: str) -> None:
+def test_no_help_imports_what_is_slow(command: str) -> None:
     code = f"""
 import contextlib, sys
 from phitune_cli.main import main
 with contextlib.suppress(SystemExit):
     main(["{command}", "--help"])
-assert not {{"torch", "transformers", "kubernetes", "kopf"}} & sys.modules.keys()
+slow = {{"torch", "transformers", "kubernetes", "kopf", "phitune_operator.decide"}}
+assert not slow & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

@@ -165,9 +165,18 @@ def test_claim_and_secret_that_are_there_are_found(server: Server, render: Any) 
         "metadata": {"name": "mine"},
         "spec": {"accessModes": ["ReadWriteMany"]},
     }
-    server.objects["secrets/hub"] = {"metadata": {"name": "hub"}}
+    server.objects["secrets/hub"] = {"metadata": {"name": "hub"}, "data": {"HF_TOKEN": "aGY="}}
     code, _, err = render({"storage": {"size": None, "claimName": "mine"}, **WITH_TOKEN})
     assert code == 0, err
+
+
+def test_secret_without_the_key_of_the_token_is_told_before_a_pod_waits_for_it(
+    server: Server, render: Any
+) -> None:
+    server.objects["secrets/hub"] = {"metadata": {"name": "hub"}, "data": {"token": "aGY="}}
+    code, objects, err = render(WITH_TOKEN)
+    assert (code, objects) == (2, [])
+    assert "spec.model.tokenSecret: secret hub in team has no key HF_TOKEN" in err
 
 
 def test_gpus_that_others_hold_are_said(server: Server, render: Any) -> None:

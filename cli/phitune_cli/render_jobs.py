@@ -1,0 +1,161 @@
+"""What `phitune render` does. Apart from its options: their help need not wait for all that decides."""
+
+import argparse
+import json
+import sys
+from typing import Any, Final
+
+import yaml
+
+from phitune_cli.commands import version
+from phitune_cli.finetune.connection import Cluster, Target
+from phitune_cli.finetune.problems import Problem
+from phitune_cli.live_cluster import LiveCluster
+from phitune_cli.yaml_documents import Manifest, UnreadableError, read_manifests
+from phitune_operator import names
+from phitune_operator.api import FineTuneJob
+from phitune_operator.blocked import BlockedError
+from phitune_operator.defaults import cpu_request, memory_limit, resolve
+from phitune_operator.render import render_job
+from phitune_operator.render.subject import Subject
+from phitune_operator.validate import InvalidJobError, read_job
+from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
+
+UNKNOWN_UID: Final = "00000000-0000-0000-0000-000000000000"
+"""Stands for the uid that the API server will give to the job."""
+
+
+def render(args: argparse.Namespace) -> int:
+    """Print the manifests of every job, or every problem; nothing is printed by halves."""
+    try:
+        live = _live(args) if args.cluster else None
+        code = _print_all(args, live)
+    except Problem as problem:
+        _say(str(problem))
+        return problem.exit_code
+    for note in live.notes if live is not None else ():
+        _say(f"note: {note}")
+    return code
+
+
+def _live(args: argparse.Namespace) -> LiveCluster:
+    cluster = Cluster.connect(Target(args.kubeconfig, args.context, args.namespace))
+    return LiveCluster(cluster, args.image, _default_image())
+
+
+def _print_all(args: argparse.Namespace, live: LiveCluster | None) -> int:
+    problems: list[str] = []
+    objects: list[dict[str, Any]] = []
+    num_jobs = 0
+    places: dict[tuple[str, str], str] = {}
+    for file in args.files:
+        try:
+            manifests = read_manifests(file)
+        except UnreadableError as error:
+            problems.append(str(error))
+            continue
+        for manifest in manifests:
+            if not _is_ours(manifest):
+                _say(f"{manifest.where}: {manifest.kind} {manifest.name} passed over: not a {names.KIND}")
+                continue
+            num_jobs += 1
+            try:
+                job = read_job(manifest.value)
+                default = live.cluster.namespace if live is not None else "default"
+                place = (_namespace(job, args.namespace, default), job.metadata.name)
+                if place in places:
+                    problems.append(f"{manifest.where}: metadata.name: the same job as at {places[place]}")
+                    continue
+                places[place] = manifest.where
+                objects += _render(job, place[0], args.image, manifest.where, live)
+            except InvalidJobError as error:
+                problems += [f"{manifest.where}: {problem}" for problem in error.problems]
+            except NamespaceError as error:
+                problems.append(f"{manifest.where}: metadata.namespace: {error}")
+            except BlockedError as error:
+                problems.append(f"{manifest.where}: {error.reason}: {error.message}")
+    if not num_jobs and not problems:
+        problems.append(f"no {names.KIND} in {', '.join(args.files)}")
+    if problems:
+        for problem in problems:
+            _say(problem)
+        return USER_ERROR
+    sys.stdout.write(_text(objects, args.output))
+    return DONE
+
+
+class NamespaceError(Exception):
+    """The job names another namespace than the command line."""
+
+
+def _is_ours(manifest: Manifest) -> bool:
+    """Whether the object is meant to be a FineTuneJob, well or badly written."""
+    if not isinstance(manifest.value, dict) or not manifest.kind or not manifest.api_version:
+        return True
+    is_our_kind = manifest.kind.lower().removesuffix("s") == names.KIND.lower()
+    return is_our_kind or manifest.api_version.startswith(f"{names.GROUP}/")
+
+
+def _namespace(job: FineTuneJob, wanted: str | None, default: str) -> str:
+    named = job.metadata.namespace
+    if named and wanted and named != wanted:
+        raise NamespaceError(f"is {named}, but --namespace is {wanted}")
+    return named or wanted or default
+
+
+def _render(
+    job: FineTuneJob, namespace: str, image: str | None, where: str, live: LiveCluster | None
+) -> list[dict[str, Any]]:
+    if live is not None:
+        subject, notes = live.decide(job, namespace, UNKNOWN_UID)
+    else:
+        subject, notes = _decided(job, namespace, image or _default_image())
+    for note in notes:
+        _say(f"{where}: note: {note}")
+    return list(render_job(subject))
+
+
+def _default_image() -> str:
+    return f"localhost/phitune/trainer:{version()}"
+
+
+def _decided(job: FineTuneJob, namespace: str, image: str) -> tuple[Subject, list[str]]:
+    """The job as it is decided where no GPU is known."""
+    resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID)
+    subject = Subject(
+        namespace=namespace,
+        name=job.metadata.name,
+        uid=UNKNOWN_UID,
+        spec=job.spec,
+        train=resolved.train,
+        image=job.spec.image or image,
+        cpu=cpu_request(job.spec),
+        memory=memory_limit(job.spec, resolved.train),
+    )
+    return subject, resolved.notes
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as they are, so that the config inside a ConfigMap can be read."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        return True
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def _text(objects: list[dict[str, Any]], output: str) -> str:
+    if output == "json":
+        return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2) + "\n"
+    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, explicit_start=True)
+
+
+def _say(message: str) -> None:
+    """Print a line; texts out of a manifest neither act on a terminal nor make lines of their own."""
+    print(inert(message).replace("\n", "\\n"), file=sys.stderr)
