@@ -134,6 +134,7 @@ def test_costs_of_other_samples_are_not_taken_for_these(tmp_path: Path) -> None:
     [
         pytest.param(lambda text: text[:-5], id="cut short"),
         pytest.param(lambda text: "[]", id="something else"),
+        pytest.param(lambda text: "[" * 100_000, id="too deep"),
         pytest.param(lambda text: text.replace('"version"', '"edition"'), id="another form"),
         pytest.param(lambda text: text.replace('"costs": [', '"costs": ["x", '), id="no numbers"),
         pytest.param(lambda text: text.replace('"costs": [', f'"costs": [{2**80}, '), id="absurd numbers"),

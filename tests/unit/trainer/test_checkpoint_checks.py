@@ -1,7 +1,9 @@
 """A checkpoint is checked by all ranks together: each file once, and no rank waits for another in vain."""
 
+import errno
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from phitune_trainer.checkpoint.files import DamagedCheckpoint, seal, write_stat
 from phitune_trainer.checkpoint.waiting import wait_for_all
 from phitune_trainer.engine import Fragment
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import VolumeStalled
+from phitune_trainer.errors import UserError, VolumeStalled
 from phitune_trainer.exit_codes import DONE
 from phitune_trainer.run_layout import RunLayout, steps_in
 
@@ -75,6 +77,23 @@ def test_a_damaged_manifest_is_told_to_all(checkpoint: Path, in_ranks: Any) -> N
         assert mine == []
         assert problem is not None
         assert problem.startswith(f"{checkpoint / 'manifest.json'}: ")
+
+
+def test_a_part_that_one_rank_may_not_read_is_told_to_all(checkpoint: Path, in_ranks: Any) -> None:
+    def run(world: World) -> str:
+        def refuse(folder: Path, file: Any, on_bytes: Any) -> None:
+            if file.name == "state-00001.safetensors":
+                raise PermissionError(errno.EACCES, "Permission denied", str(folder / file.name))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "_damage_of", refuse)
+            with pytest.raises(UserError) as refused:
+                check_together(replace(world, volume=checkpoint), checkpoint, lambda num_read, total: None)
+        return str(refused.value)
+
+    [first, second] = in_ranks(2, run)
+    assert first == second
+    assert "permission denied" in first
 
 
 def test_a_volume_that_gives_nothing_for_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

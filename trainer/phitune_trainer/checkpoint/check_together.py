@@ -23,7 +23,8 @@ from phitune_trainer.engine.world import World
 def check_together(world: World, folder: Path, on_progress: Callable[[int, int], None]) -> None:
     """Compare every file with the manifest; collective, and DamagedCheckpoint on every rank names the first.
 
-    `on_progress` is told several times a second how many bytes are read, and of how many, over all ranks.
+    UserError on every rank where one of them may not read its part. `on_progress` is told several times a
+    second how many bytes are read, and of how many, over all ranks.
     """
     files = world.from_first(lambda: _manifest(folder))
     if isinstance(files, DamagedCheckpoint):
@@ -43,7 +44,8 @@ def check_together(world: World, folder: Path, on_progress: Callable[[int, int],
         wait_for_all(world, checking, lambda: (num_read, total), on_progress, stalled=stalled)
     finally:
         pool.shutdown(wait=False)  # it may wait for a volume that hangs
-    damage = {name: told for found in world.gather(checking.result()) for name, told in found.items()}
+    found = world.gather(world.together(checking.result))
+    damage = {name: told for ranks in found for name, told in ranks.items()}
     raise_first(files, damage)
 
 

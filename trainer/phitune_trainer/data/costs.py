@@ -59,6 +59,6 @@ def read_costs(file: Path, samples: TrainingSamples) -> "array[int] | None":
         if record["version"] != _VERSION or record["data"] != dict(samples.identity()):
             return None
         costs = array("q", record["costs"])
-    except (ValueError, KeyError, TypeError, OverflowError):  # damaged: the run can do without
-        return None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # damaged: the run can do without
     return costs if len(costs) == len(samples) else None
