@@ -3,6 +3,7 @@
 An attempt takes its number, is created, followed, judged once, and cleared away before the next one starts.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 from phitune_operator import names
@@ -12,8 +13,9 @@ from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
 from phitune_operator.kinds import Kind, Object, is_terminating, kind_of
 from phitune_operator.observed import Create, Delete, Observed
+from phitune_operator.placement import selector_of
 from phitune_operator.policies import gang_end, queue, restart
-from phitune_operator.policies.free import why_not_now
+from phitune_operator.policies.free import pool_for, why_not_now
 from phitune_operator.policies.gang_end import End, Verdict
 from phitune_operator.policies.half_placed import TAKEN_BACK, apart, how_it_waited
 from phitune_operator.policies.image_pull import NO_IMAGE, how_it_pulls
@@ -27,7 +29,7 @@ POLL = 5.0
 """Seconds between two looks at a gang that runs: how fresh the progress in status is."""
 RECHECK = 10.0
 """Seconds between two looks at what no watch tells: a claim of the user's, nodes, why pods are not made."""
-CREATING, STOPPING = "Creating", "Stopping"
+CREATING, STOPPING, NO_ROOM = "Creating", "Stopping", "NoRoom"
 
 
 def hear_rank_zero(seen: Observed, draft: Draft) -> None:
@@ -39,7 +41,7 @@ def hear_rank_zero(seen: Observed, draft: Draft) -> None:
 def train(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Start a gang, follow it, and judge its end."""
     draft.set("attempt", seen.attempt)
-    if is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen):
+    if is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen) or waits_for_room(seen):
         follow_up(seen, subject, draft)
     elif seen.attempt == 0:
         start_attempt(seen, subject, draft)
@@ -110,6 +112,11 @@ def was_suspended(seen: Observed) -> bool:
     return condition.get("status") == "True" or condition.get("reason") == STOPPING
 
 
+def waits_for_room(seen: Observed) -> bool:
+    """Whether the next gang is not made because others hold what it needs."""
+    return seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == NO_ROOM
+
+
 def leave_suspension(draft: Draft) -> None:
     """Say that the job goes on, if it was suspended."""
     if draft.condition(names.CONDITION_SUSPENDED) and draft.set_condition(
@@ -163,7 +170,8 @@ def saved_step(draft: Draft) -> int:
 
 def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Take the next number, then create the gang of that name, if there is room for all of it now."""
-    if why := why_not_now(seen, subject):
+    subject = grow_for(seen, subject, draft)
+    if not draft.status["placement"].get("pool") and (why := why_not_now(seen, subject)):
         wait_for_room(draft, why)
         return
     attempt = seen.attempt + 1
@@ -187,10 +195,22 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.do(Create.of(gang(subject, attempt)))
 
 
+def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
+    """Note the pool that has to grow for this attempt, if there is one, so that its pods may go there."""
+    placement = draft.status["placement"]
+    pool = pool_for(seen, subject, product=placement.get("product", ""))
+    if pool is None or placement.get("pool"):
+        return subject
+    selectors = tuple(dict.fromkeys((*subject.selectors, selector_of(pool))))
+    draft.set("placement", {**placement, "nodeLabels": list(selectors), "pool": pool.name})
+    return replace(subject, selectors=selectors)
+
+
 def wait_for_room(draft: Draft, why: str) -> None:
     """Say what others hold, and look again: nothing tells when they give it back."""
-    if draft.set_condition(names.CONDITION_RUNNING, False, "NoRoom", why):
-        draft.announce("NoRoom", why)
+    leave_suspension(draft)
+    if draft.set_condition(names.CONDITION_RUNNING, False, NO_ROOM, why):
+        draft.announce(NO_ROOM, why)
     if not is_true(draft.status, names.CONDITION_RESTARTING):
         draft.set("phase", "Pending")
     draft.look_again(RECHECK)

@@ -2,14 +2,19 @@
 
 Rights used here: list nodes and, in the whole cluster, pods. An operator that serves some namespaces only may
 not list the pods of others: then what they hold is not known, and counts as free.
+
+Nodes and pods are read page by page, and nothing is kept of them but what counts: those of a large cluster
+are more than an operator has memory for.
 """
 
 import asyncio
 import time
+from dataclasses import replace
 
-from phitune_operator.kinds import NODE, POD, Object
+from phitune_operator.kinds import NODE, POD
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.placement import Node, gpu_nodes
+from phitune_operator.usage import Usage, count
 
 FRESH = 5.0
 """Seconds for which a read is used again, at least."""
@@ -33,16 +38,22 @@ class Capacity:
         async with self._reading:
             if time.monotonic() >= self._good_until:
                 began = time.monotonic()
-                nodes = await self._kube.list(NODE)
-                self._nodes = gpu_nodes(nodes, await self._pods() if gpu_nodes(nodes, None) else None)
+                nodes = [node async for page in self._kube.pages(NODE) for node in gpu_nodes(page, None)]
+                usage = await self._usage() if nodes else None
+                if usage is not None:
+                    nodes = [replace(node, usage=usage.get(node.name, Usage())) for node in nodes]
+                self._nodes = tuple(nodes)
                 took = time.monotonic() - began
                 self._good_until = time.monotonic() + max(FRESH, SHARE * took)
             return self._nodes
 
-    async def _pods(self) -> list[Object] | None:
+    async def _usage(self) -> dict[str, Usage] | None:
+        usage: dict[str, Usage] = {}
         try:
-            return await self._kube.list(POD, fields=HOLDING)
+            async for page in self._kube.pages(POD, fields=HOLDING):
+                count(usage, page)
         except ApiError as error:
             if error.status == 403:
                 return None
             raise
+        return usage

@@ -12,10 +12,12 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, cast
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final, cast
 
 import aiohttp
 import kopf
@@ -42,6 +44,7 @@ NUM_WORKERS = 16
 """Jobs that are looked at concurrently; most of a look is waiting for the API server or for rank 0."""
 START_PAUSE = 5.0
 """Seconds between two tries to see the cluster at the start."""
+RESOLVER: Final = Path("/etc/resolv.conf")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -124,8 +127,11 @@ def hub_access(environment: Mapping[str, str]) -> HubAccess:
     return HubAccess(**told)
 
 
-def network_access(environment: Mapping[str, str]) -> NetworkAccess | None:
-    """Whom the pods of jobs may talk to, as the chart's values say it; None: nothing is restricted."""
+def network_access(environment: Mapping[str, str], resolver: str = "") -> NetworkAccess | None:
+    """Whom the pods of jobs may talk to, as the chart's values say it; None: nothing is restricted.
+
+    `resolver`: how a pod of the cluster asks for names, the text of its resolv.conf.
+    """
     namespace = environment.get("PHITUNE_OPERATOR_NAMESPACE", "")
     if not namespace:
         return None
@@ -133,7 +139,22 @@ def network_access(environment: Mapping[str, str]) -> NetworkAccess | None:
         operator_namespace=namespace,
         dns_namespace=environment.get("PHITUNE_DNS_NAMESPACE") or "kube-system",
         prometheus_namespace=environment.get("PHITUNE_PROMETHEUS_NAMESPACE", ""),
+        name_servers=tuple(_name_servers(resolver)),
     )
+
+
+def _name_servers(resolver: str) -> Iterator[str]:
+    for server in re.findall(r"^nameserver\s+([^\s%]+)", resolver, re.MULTILINE):
+        with contextlib.suppress(ValueError):  # what is no address, resolvers pass over, too
+            yield str(ip_address(server))
+
+
+def resolver_of_pods() -> str:
+    """The operator's resolv.conf, as the kubelet makes it for every pod; empty where there is none."""
+    try:
+        return RESOLVER.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def identity(environment: Mapping[str, str]) -> str:
@@ -159,7 +180,7 @@ async def run(options: argparse.Namespace) -> None:
         settings = Settings(
             trainer_image=options.trainer_image,
             hub=hub_access(os.environ),
-            network=network_access(os.environ),
+            network=network_access(os.environ, resolver_of_pods()),
             placement_grace=timedelta(seconds=options.placement_grace),
             trainer_images=trainer_images(os.environ),
             pools=pools(os.environ),

@@ -6,6 +6,7 @@ jobs, pods, configmaps, persistentvolumeclaims):
 | resource | verbs | for |
 | --- | --- | --- |
 | persistentvolumeclaims | get | the claim that a job names |
+| finetunejobs | list | whether a job is still there before its gang is made again |
 | nodes | get, list | GPUs there are (`capacity.py`); whether the node of a pod that went silent is alive |
 | pods | list | what is held of nodes with GPUs (`capacity.py`); in the whole cluster, where allowed |
 | events | list | why a controller could not create pods |
@@ -21,7 +22,7 @@ from datetime import datetime, timedelta
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
-from phitune_operator.attempts import POLL, was_suspended
+from phitune_operator.attempts import CREATING, POLL, was_suspended
 from phitune_operator.backends import BACKENDS, backend_of, is_suspended
 from phitune_operator.capacity import Capacity
 from phitune_operator.clock import from_text
@@ -29,6 +30,7 @@ from phitune_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
     EVENT,
+    FINETUNEJOB,
     GANGS,
     JOB,
     LOCAL_QUEUE,
@@ -57,7 +59,7 @@ from phitune_operator.prepared import what_to_prepare
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.refusals import Refusal, refusal_of
 from phitune_operator.reports import MAX_LINES, ProgressReport, clean_lines
-from phitune_operator.status import is_true
+from phitune_operator.status import condition_of, is_true
 from phitune_operator.stopwatch import Stopwatch
 from phitune_operator.store import Store
 from phitune_operator.validate import InvalidJobError, read_job
@@ -122,6 +124,8 @@ class Observer:
             await self._make_sure(POD, key, raw)
             gangs, pods = self._gangs(key, raw), self._pods(key, raw)
             seen = replace(seen, gangs=tuple(gangs), pods=tuple(view(pod) for pod in pods))
+        if is_to_be_made(seen) and await self._is_gone(key, raw):
+            return None
         seen = replace(seen, pods=await self._with_node_and_log(seen))
         progress, silence = await self._progress(seen)
         refusal = await self._why_no_pods(seen)
@@ -163,30 +167,20 @@ class Observer:
         return [gang for kind in GANGS for gang in self._mine(kind, key, raw)]
 
     def _pods(self, key: Key, raw: Object) -> list[Object]:
-        return [pod for pod in self._store.children(key, POD) if self._is_ours(pod, key, raw)]
+        parents = self._parents(key, raw)
+        return [pod for pod in self._store.children(key, POD) if _is_ours(pod, key, raw, parents)]
 
     def _farewell(self, key: Key, raw: Object) -> PodView | None:
         pod = self._store.farewell(key)
-        return view(pod) if pod is not None and self._is_ours(pod, key, raw) else None
+        if pod is None or not _is_ours(pod, key, raw, self._parents(key, raw)):
+            return None
+        return view(pod)
 
-    def _is_ours(self, pod: Object, key: Key, raw: Object) -> bool:
-        """Whether one of the job's own objects controls the pod: anybody may copy labels.
-
-        The names count, too, for an object may be gone before its pods are.
-        """
-        labels = labels_of(pod)
-        if labels.get(names.LABEL_JOB_UID) != uid_of(raw):
-            return False
+    def _parents(self, key: Key, raw: Object) -> set[str]:
+        """Uids of what controls the job's pods: its gangs, and the Jobs that it and they have made."""
         gangs = {uid_of(gang) for gang in self._gangs(key, raw)}
         mine = {uid_of(raw), *gangs}
-        jobs = [job for job in self._store.children(key, JOB) if mine & controllers_of(job)]
-        if controllers_of(pod) & {*gangs, *map(uid_of, jobs)}:
-            return True
-        attempt = labels.get(names.LABEL_ATTEMPT, "")
-        if not attempt.isdecimal():
-            return is_controlled_by_name(pod, JOB, names.prepare_job(key.name))
-        parents = [backend.parent(key.name, int(attempt)) for backend in BACKENDS.values()]
-        return any(is_controlled_by_name(pod, kind, name) for kind, name in parents)
+        return gangs | {uid_of(job) for job in self._store.children(key, JOB) if mine & controllers_of(job)}
 
     async def _make_sure(self, kind: Kind, key: Key, raw: Object) -> None:
         """Let the store have the job's objects of a kind as they are now.
@@ -201,6 +195,11 @@ class Observer:
         }
         listed = await self._kube.list(kind, key.namespace, labels=f"{names.LABEL_JOB_UID}={uid}")
         self._store.replace(kind, listed, known_before=known)
+
+    async def _is_gone(self, key: Key, raw: Object) -> bool:
+        """Whether there is no such job any more, which may be why its gang is not there either."""
+        listed = await self._kube.list(FINETUNEJOB, key.namespace, fields=f"metadata.name={key.name}")
+        return uid_of(raw) not in map(uid_of, listed)
 
     async def _with_node_and_log(self, seen: Observed) -> tuple[PodView, ...]:
         """Add what pods do not say themselves: whether their node is alive, and their log's last lines."""
@@ -248,8 +247,9 @@ class Observer:
         return known.job if known else None
 
     async def _nodes(self, seen: Observed) -> tuple[Node, ...] | None:
-        is_placed = "placement" in seen.status and bool(seen.gangs)
-        if seen.spec.resources.gpus_per_node == 0 or is_placed:
+        # While pods of the last gang go, they hold what the next one gets: the answer would be old at once.
+        is_held = bool(seen.gangs) or any(pod.is_live for pod in seen.gang_pods)
+        if seen.spec.resources.gpus_per_node == 0 or ("placement" in seen.status and is_held):
             return None
         return await self._capacity.nodes()
 
@@ -317,10 +317,33 @@ class Observer:
         return max(POLL, num_running / MOST_POLLS)
 
 
+def _is_ours(pod: Object, key: Key, raw: Object, parents: set[str]) -> bool:
+    """Whether one of the job's own objects controls the pod: anybody may copy labels.
+
+    The names count, too, for an object may be gone before its pods are.
+    """
+    labels = labels_of(pod)
+    if labels.get(names.LABEL_JOB_UID) != uid_of(raw):
+        return False
+    if controllers_of(pod) & parents:
+        return True
+    attempt = labels.get(names.LABEL_ATTEMPT, "")
+    if not attempt.isdecimal():
+        return is_controlled_by_name(pod, JOB, names.prepare_job(key.name))
+    named = [backend.parent(key.name, int(attempt)) for backend in BACKENDS.values()]
+    return any(is_controlled_by_name(pod, kind, name) for kind, name in named)
+
+
 def is_between_gangs(seen: Observed) -> bool:
     """Whether the next gang waits for the end of the last one, and all depends on what is really there."""
     is_over = is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen)
     return seen.attempt > 0 and (seen.gang is None or is_over)
+
+
+def is_to_be_made(seen: Observed) -> bool:
+    """Whether the newest gang has its number and is not there: no write of status comes before it is made."""
+    running = condition_of(seen.status, names.CONDITION_RUNNING)
+    return seen.attempt > 0 and seen.gang is None and running.get("reason") == CREATING
 
 
 def is_ahead_of_its_pods(seen: Observed) -> bool:

@@ -49,6 +49,8 @@ class NetworkAccess:
     """That of the cluster's DNS."""
     prometheus_namespace: str = ""
     """That of a Prometheus that reads rank 0's metrics; empty: none may."""
+    name_servers: tuple[str, ...] = ()
+    """Addresses that pods ask for names: a cache on the node may answer there, in place of the DNS' pods."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -217,7 +217,7 @@ def _found(
         if free >= wish.num_nodes:
             yield _placement(product, resource, fitting, wish, free=free)
             continue
-        pool = next((pool for pool in pools if _makes_up(pool, product, group, wish, free)), None)
+        pool = next((pool for pool in pools if makes_up(pool, product, group, wish, free)), None)
         if pool is not None:
             growing.append(_placement(product, resource, fitting, wish, free=free, pool=pool))
         elif len(fitting) >= wish.num_nodes:
@@ -241,7 +241,7 @@ def _order(groups: Mapping[tuple[str, str], list[Node]], wish: Wish) -> list[tup
     return list(dict.fromkeys(asked))
 
 
-def _makes_up(pool: Pool, product: str, group: Sequence[Node], wish: Wish, free: int) -> bool:
+def makes_up(pool: Pool, product: str, group: Sequence[Node], wish: Wish, free: int) -> bool:
     """Whether the nodes that the pool may still get, with those that are free, are enough."""
     if not is_meant(pool.product, product) or pool.gpus_per_node < wish.gpus_per_node:
         return False
@@ -256,7 +256,7 @@ def _placement(
     gpus = [node.labelled.gpu for node in nodes] or [known]
     selectors = {node.labelled.selector: None for node in nodes}
     if pool is not None:
-        selectors[",".join(f"{key}={value}" for key, value in sorted(pool.labels.items()))] = None
+        selectors[selector_of(pool)] = None
     drivers = [driver for node in nodes if (driver := driver_of(node.labels)) is not None]
     capability = next((gpu.compute_capability for gpu in gpus if gpu.compute_capability), None)
     return Placement(
@@ -270,6 +270,11 @@ def _placement(
         nodes=(*nodes, *_nodes_of(pool)),
         reason=_reason(product, wish, len(nodes), free, pool),
     )
+
+
+def selector_of(pool: Pool) -> str:
+    """Selector of the labels that the pool's nodes have."""
+    return ",".join(f"{key}={value}" for key, value in sorted(pool.labels.items()))
 
 
 def _nodes_of(pool: Pool | None) -> list[Node]:

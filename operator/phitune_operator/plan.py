@@ -54,7 +54,7 @@ def plan(seen: Observed) -> Plan:
     elif seen.job is None:
         acceptance.refuse(draft, BlockedError("InvalidSpec", "; ".join(seen.unreadable)))
         draft.status.setdefault("phase", "Pending")
-    elif is_too_late(seen, draft):
+    elif not has_succeeded(seen) and is_too_late(seen, draft):
         draft.fail(
             "DeadlineExceeded", f"not done within activeDeadline ({seen.spec.run_policy.active_deadline})"
         )
@@ -122,7 +122,7 @@ def is_too_late(seen: Observed, draft: Draft) -> bool:
 
 
 def has_succeeded(seen: Observed) -> bool:
-    """Whether the gang has just ended well: then there is nothing to suspend."""
+    """Whether the gang has just ended well: then there is nothing to suspend, and nothing to be late."""
     pods = seen.gang_pods
     return len(pods) == seen.spec.resources.nodes and all(pod.has_succeeded for pod in pods)
 

@@ -12,6 +12,8 @@ from phitune_operator.reports import MAX_BYTES, ProgressReport, read_progress
 
 TIMEOUT = 2.0
 """Seconds that one answer may take."""
+KEPT_OUT_PAUSE = 20.0
+"""Seconds until a pod is asked again to which packets are lost: each try keeps a worker waiting."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class _Heard:
     """When it last showed life, or nobody could tell; None before a connection was made."""
     num_silent: int = 0
     """How often it was asked since, and had nothing new to say."""
+    is_kept_out: bool = False
+    """Whether the last question was lost on its way, rather than refused."""
 
     def after(self, answer: ProgressReport | None) -> "_Heard":
         """What is known after one more question, whose connection was made; None: it was not answered."""
@@ -37,6 +41,10 @@ class _Heard:
 
 class UnreachableError(Exception):
     """No connection was made."""
+
+
+class KeptOutError(UnreachableError):
+    """Nobody even refused it: a firewall, or a network policy, drops what is sent there."""
 
 
 class ProgressPoller:
@@ -62,12 +70,13 @@ class ProgressPoller:
         known = self._heard.get(key)
         if known is None or known.pod != (uid, address):
             known = _Heard((uid, address), float("-inf"))
-        if clock() - known.asked_at >= at_most_every:
-            known = replace(known, asked_at=clock())
+        if clock() - known.asked_at >= max(at_most_every, KEPT_OUT_PAUSE if known.is_kept_out else 0):
+            known = replace(known, asked_at=clock(), is_kept_out=False)
             try:
                 known = known.after(await self._ask(address))
-            except UnreachableError:
-                known = replace(known, alive_at=None, num_silent=0)
+            except UnreachableError as error:
+                is_kept_out = isinstance(error, KeptOutError)
+                known = replace(known, alive_at=None, num_silent=0, is_kept_out=is_kept_out)
             self._heard[key] = known
         if known.alive_at is None or known.num_silent < 2:
             return known.report, None
@@ -85,7 +94,9 @@ class ProgressPoller:
                 while len(body) <= MAX_BYTES and (more := await answer.content.read(MAX_BYTES)):
                     body += more
                 return read_progress(body)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except aiohttp.ConnectionTimeoutError as error:
+            raise KeptOutError from error
+        except aiohttp.ClientConnectorError as error:
             raise UnreachableError from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None  # busy, or going away: the next poll tells

@@ -5,6 +5,7 @@ comes during a look leads to another one after it.
 """
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Awaitable, Callable
@@ -71,10 +72,10 @@ class WorkQueue:
                 return key
             self._wake.clear()
             pause = self._heap[0][0] - now if self._heap else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            # Not wait_for, which in Python 3.11 may swallow the cancellation that ends a worker.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     def done(self, key: Key) -> None:
         """Say that the look is over; a trigger that came meanwhile is served next."""

@@ -68,7 +68,8 @@ class Store:
                 return None
             self._remove(kind, key, name)
             return key
-        is_known = known is not None and known.uid == uid and _version(obj) <= known.version
+        # Versions count on from one object of a name to the next: an older one is old news of either.
+        is_known = known is not None and _version(obj) <= known.version
         if is_known or uid in self._deleted:
             return None
         self._objects[kind][key.namespace, name] = _Held(uid, _version(obj), _packed(obj))

@@ -9,6 +9,9 @@ from phitune_operator.fields import quantity
 from phitune_operator.gpu_labels import is_gpu_resource
 from phitune_operator.kinds import Object
 
+ENDED = frozenset({"Succeeded", "Failed"})
+"""Phases of pods that hold nothing any more."""
+
 
 @dataclass
 class Usage:
@@ -32,12 +35,20 @@ class Usage:
 def usage_of(pods: Iterable[Object]) -> dict[str, Usage]:
     """What pods hold, by node."""
     usage: dict[str, Usage] = {}
+    count(usage, pods)
+    return usage
+
+
+def count(usage: dict[str, Usage], pods: Iterable[Object]) -> None:
+    """Add what pods hold to what others hold, by node.
+
+    Those of a negative priority only keep a place warm: the scheduler clears them away for any other pod.
+    """
     for pod in pods:
         spec = pod.get("spec") or {}
-        node = spec.get("nodeName")
-        if node and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+        node, has_ended = spec.get("nodeName"), (pod.get("status") or {}).get("phase") in ENDED
+        if node and not has_ended and (spec.get("priority") or 0) >= 0:
             usage.setdefault(node, Usage()).add(_requests(spec))
-    return usage
 
 
 def _requests(spec: Object) -> dict[str, Decimal]:

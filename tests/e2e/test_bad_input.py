@@ -49,7 +49,9 @@ def assert_failed_at_once(lab: Lab, name: str, *said: str) -> Object:
     for words in said:
         assert words in failure["message"], failure["message"]
     assert "Traceback" not in failure["message"]
-    for pod in lab.pods(name):
+    begun = [pod for pod in lab.pods(name) if pod["status"]["phase"] != "Pending"]
+    assert begun
+    for pod in begun:
         log = lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace)
         assert "Traceback" not in log
     assert_operator_is_calm(lab)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import yaml
 
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object
 from harness.network import Peer, lets_through
+from harness.operator_view import subject
 from phitune_operator import names
 from phitune_operator.cluster_settings import (
     NetworkProfile,
@@ -21,6 +24,8 @@ from phitune_operator.cluster_settings import (
 )
 from phitune_operator.main import hub_access, network_access
 from phitune_operator.observed import HubAccess, NetworkAccess
+from phitune_operator.render.jobset import jobset
+from phitune_operator.render.pytorchjob import pytorchjob
 
 CHART = str(REPOSITORY / "charts/phitune")
 
@@ -233,7 +238,7 @@ def test_operator_reaches_the_api_server_rank_zero_and_dns_and_prometheus_reache
         assert [port.pop("port") for port in rule["ports"]] == ["health"], "the pod's port of that name"
         rule["ports"][0]["port"] = 8080
     for source, target, port in (
-        (OPERATOR, API_SERVER, 6443),
+        *((OPERATOR, API_SERVER, port) for port in (443, 6443, 8443, 16443)),
         (OPERATOR, RANK_ZERO, names.PROGRESS_PORT),
         (OPERATOR, Peer("kube-system", {"k8s-app": "kube-dns"}), 53),
         (PROMETHEUS, OPERATOR, 8080),
@@ -317,13 +322,30 @@ def test_prometheus_and_grafana_get_what_is_asked_for_and_nothing_else(cluster: 
 
 def test_pod_monitor_looks_at_the_pods_that_the_operator_makes(cluster: Cluster) -> None:
     monitor = one(rendered(cluster, "monitoring.podMonitor=true"), "PodMonitor")
-    (rank,) = monitor["spec"]["selector"]["matchLabels"].items()
-    assert rank == (names.LABEL_RANK, "0")
     assert monitor["spec"]["selector"]["matchExpressions"][0]["key"] == names.LABEL_JOB
     assert monitor["spec"]["podTargetLabels"] == [names.LABEL_JOB, names.LABEL_ATTEMPT]
-    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == names.PROGRESS_PORT_NAME
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == names.PROGRESS_PORT_NAME
+    (template,) = jobset(subject(), 1)["spec"]["replicatedJobs"]
+    of_jobset = template["template"]["spec"]["template"]["metadata"]["labels"]
+    replicas = pytorchjob(subject(), 1)["spec"]["pytorchReplicaSpecs"]
+    master, worker = (replicas[role]["template"]["metadata"]["labels"] for role in ("Master", "Worker"))
+    gangs = (master, worker, {**of_jobset, names.LABEL_INDEX: "0"}, {**of_jobset, names.LABEL_INDEX: "10"})
+    for labels in gangs:
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+        assert is_kept(endpoint["relabelings"], labels) == names.is_rank_zero(labels)
     limited = one(rendered(cluster, "monitoring.podMonitor=true", 'namespaces=["a"]'), "PodMonitor")
     assert limited["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+
+
+def is_kept(relabelings: list[Object], labels: Mapping[str, str]) -> bool:
+    """Whether Prometheus keeps a pod with these labels."""
+    meta = {"__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", key): labels[key] for key in labels}
+    assert {rule["action"] for rule in relabelings} == {"keep"}
+    return all(
+        re.fullmatch(rule["regex"], ";".join(meta.get(label, "") for label in rule["sourceLabels"]))
+        for rule in relabelings
+    )
 
 
 @pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])

@@ -26,6 +26,8 @@ UNSEEN = frozenset({"Unknown", "ContainerStatusUnknown"})
 """Reasons of a container whose end nobody saw: its node was started again."""
 
 
+KILLED = 137
+"""Exit code after SIGKILL, which no fault of another pod brings about."""
 SUCCEEDED = frozenset({"Succeeded", "Completed"})
 """By which conditions a PyTorchJob and a JobSet say that they have ended well."""
 
@@ -79,7 +81,7 @@ def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: d
     if taken:
         return _end(Verdict.DISRUPTED, _why_taken(taken[0]), taken[0])
     if faulty:
-        culprit = min(faulty, key=lambda pod: KINDS.index(kind_of_fault(pod)))
+        culprit = min(faulty, key=lambda pod: (KINDS.index(kind_of_fault(pod)), pod.exit_code != KILLED))
         if has_lost_one and kind_of_fault(culprit) == RANK_LOST:
             return _end(Verdict.DISRUPTED, "PodDeleted", culprit)
         return _end(Verdict.FAULT, kind_of_fault(culprit), culprit)

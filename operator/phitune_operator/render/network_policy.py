@@ -4,6 +4,8 @@ The ranks of a gang trust whoever reaches their ports, so nobody else may. Made 
 every pod mounts: no pod starts before them. What the network plugin does not enforce, they only say.
 """
 
+from ipaddress import ip_network
+
 from phitune_operator import names
 from phitune_operator.kinds import NETWORK_POLICY, Object
 from phitune_operator.observed import NetworkAccess
@@ -12,8 +14,10 @@ from phitune_operator.render.subject import Subject
 LINK_LOCAL = "169.254.0.0/16"
 """Where clouds serve the credentials of a node, and where DNS caches of nodes listen."""
 LINK_LOCAL_V6 = "fe80::/10"
-METADATA_V6 = "fd00:ec2::254/128"
-"""AWS' service of credentials, which is not link-local."""
+CREDENTIALS = ("100.100.100.200/32", "168.63.129.16/32")
+"""The same of Alibaba Cloud and of Azure (its wire server), which are not link-local."""
+CREDENTIALS_V6 = ("fd00:ec2::254/128", "fd00:ec2::23/128", "fd20:ce::254/128")
+"""The same of AWS (nodes, and identities of pods) and of Google Cloud."""
 NAMESPACE_NAME = "kubernetes.io/metadata.name"
 """Label of every namespace, set by the API server."""
 
@@ -67,6 +71,7 @@ def _dns(network: NetworkAccess) -> Object:
         "to": [
             {"namespaceSelector": _namespace(network.dns_namespace)},
             {"ipBlock": {"cidr": LINK_LOCAL}},
+            *({"ipBlock": {"cidr": str(ip_network(server))}} for server in network.name_servers),
         ],
         # Ports of pods, not of the Service: OpenShift's answer on 5353.
         "ports": [{"protocol": kind, "port": port} for kind in ("UDP", "TCP") for port in (53, 5353)],
@@ -78,8 +83,8 @@ def _anywhere() -> Object:
     return {
         "to": [
             {"namespaceSelector": {}},
-            {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}},
-            {"ipBlock": {"cidr": "::/0", "except": [LINK_LOCAL_V6, METADATA_V6]}},
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL, *CREDENTIALS]}},
+            {"ipBlock": {"cidr": "::/0", "except": [LINK_LOCAL_V6, *CREDENTIALS_V6]}},
         ]
     }
 

@@ -297,10 +297,11 @@ def test_every_history_ends_with_the_job_done_once(
 @settings(
     max_examples=15,
     deadline=None,
-    phases=[Phase.generate],
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(num_steps=st.integers(0, 60), seed=st.integers(0, 2**32), retain=st.booleans())
+@example(num_steps=30, seed=1382987043, retain=True)
 def test_job_that_is_deleted_at_any_moment_leaves_its_volume_alone(
     num_steps: int, seed: int, retain: bool
 ) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from harness.operator_view import PREPARED, gang, observed, pod, subject
-from phitune_operator import decide
-from phitune_operator.kinds import FINETUNEJOB, Key, Object
+from phitune_operator import decide, names
+from phitune_operator.kinds import FINETUNEJOB, POD, PYTORCHJOB, Key, Object
 from phitune_operator.kube import Kube
 from phitune_operator.metrics import Metrics
 from phitune_operator.observe import MOST_POLLS, Observer
@@ -51,6 +51,29 @@ def test_the_more_jobs_run_the_longer_is_the_pause_between_two_questions_to_each
 
     assert asyncio.run(run()) == seconds
     assert num_running / seconds <= MOST_POLLS
+
+
+def test_the_store_is_asked_as_often_for_a_large_gang_as_for_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def times_asked(num_pods: int) -> int:
+        store, asked = Store(), []
+        store.absorb(FINETUNEJOB, job("over", "Succeeded"))
+        for index in range(num_pods):
+            labels = {names.LABEL_JOB: "over", names.LABEL_JOB_UID: "over", names.LABEL_ATTEMPT: "1"}
+            owner = {"apiVersion": PYTORCHJOB.api_version, "kind": PYTORCHJOB.kind, "name": "over-1"}
+            metadata = {"name": f"p{index}", "namespace": "team", "uid": f"p{index}", "labels": labels}
+            store.absorb(POD, {"metadata": metadata | {"ownerReferences": [{**owner, "controller": True}]}})
+        children = store.children
+        monkeypatch.setattr(store, "children", lambda *which: asked.append(which) or children(*which))
+        nobody: Any = None
+        observer = Observer(nobody, store, ProgressPoller(nobody), Settings(trainer_image="trainer:1"))
+        seen = asyncio.run(observer.observe(Key("team", "over"), now=NOON))
+        assert seen is not None
+        assert len(seen.pods) == num_pods
+        return len(asked)
+
+    assert times_asked(50) == times_asked(1)
 
 
 def test_a_gang_that_runs_is_looked_at_again_after_that_pause() -> None:

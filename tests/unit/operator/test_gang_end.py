@@ -77,6 +77,13 @@ WATCHDOG = "[rank1] Watchdog caught collective operation timeout: WorkNCCL(SeqNu
             (pod(0, code=1, message=LOST), pod(1)), None, None, None, id="the one that is lost may yet tell"
         ),
         pytest.param(
+            (pod(0, code=1), pod(1, code=137, message=said("Killed", code=137), seconds_ago=58)),
+            Verdict.FAULT,
+            "Fault",
+            1,
+            id="who was killed is to blame for what others say of themselves",
+        ),
+        pytest.param(
             (pod(0, code=1, message=LOST, seconds_ago=90), pod(1)),
             Verdict.FAULT,
             "RankLost",

@@ -80,6 +80,12 @@ def test_an_alert_says_what_it_means_and_what_to_look_at() -> None:
         assert rule["annotations"]["description"].strip().endswith((".", "?"))
 
 
+def test_an_alert_about_a_training_that_stands_still_is_silent_about_one_that_has_just_begun() -> None:
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "PhituneTrainingStandsStill"]
+    (time,) = re.findall(r"changes\(phitune_step\[(\w+)\]\) == 0", rule["expr"])
+    assert rule["expr"].endswith(f" and phitune_step offset {time}")  # changes() of a young series is 0, too
+
+
 def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:

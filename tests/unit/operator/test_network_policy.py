@@ -43,8 +43,15 @@ PROMETHEUS = Peer("monitoring", {"app": "prometheus"})
 DNS = Peer("kube-system", {"k8s-app": "kube-dns"})
 API_SERVER = Peer(address="10.0.0.1")
 HUB = Peer(address="18.155.68.1")
-CREDENTIALS = Peer(address="169.254.169.254")
-CREDENTIALS_V6 = Peer(address="fd00:ec2::254")
+CREDENTIALS = {
+    "AWS, Azure, Google": Peer(address="169.254.169.254"),
+    "EKS, of pods": Peer(address="169.254.170.23"),
+    "Azure's wire server": Peer(address="168.63.129.16"),
+    "Alibaba": Peer(address="100.100.100.200"),
+    "AWS, IPv6": Peer(address="fd00:ec2::254"),
+    "EKS, of pods, IPv6": Peer(address="fd00:ec2::23"),
+    "Google, IPv6": Peer(address="fd20:ce::254"),
+}
 
 
 @pytest.mark.parametrize(
@@ -81,13 +88,16 @@ def test_what_a_job_needs_is_let_through(source: Peer, target: Peer, port: int) 
         pytest.param(MASTER, HUB, 443, id="a rank to the hub"),
         pytest.param(MASTER, NEIGHBOUR, 8080, id="a rank to a pod of the namespace"),
         pytest.param(MASTER, DNS, 443, id="a rank to another port of what serves DNS"),
-        pytest.param(MASTER, CREDENTIALS, 80, id="a rank to the credentials of the node"),
-        pytest.param(PREPARE, CREDENTIALS, 80, id="prepare to the credentials of the node"),
-        pytest.param(PREPARE, CREDENTIALS_V6, 80, id="prepare to the credentials of the node, IPv6"),
     ],
 )
 def test_nothing_else_is(source: Peer, target: Peer, port: int) -> None:
     assert not lets_through(POLICIES, source, target, port)
+
+
+@pytest.mark.parametrize("cloud", CREDENTIALS)
+@pytest.mark.parametrize("source", [pytest.param(MASTER, id="a rank"), pytest.param(PREPARE, id="prepare")])
+def test_no_pod_gets_at_the_credentials_of_its_node(source: Peer, cloud: str) -> None:
+    assert not lets_through(POLICIES, source, CREDENTIALS[cloud], 80)
 
 
 def test_prometheus_reads_nothing_where_none_is_named() -> None:
@@ -95,6 +105,21 @@ def test_prometheus_reads_nothing_where_none_is_named() -> None:
     policies = network_policies(alone)
     assert lets_through(policies, OPERATOR, MASTER, names.PROGRESS_PORT)
     assert not lets_through(policies, PROMETHEUS, MASTER, names.PROGRESS_PORT)
+
+
+@pytest.mark.parametrize("address", ["10.96.0.10", "fd00:10:96::a"])
+def test_names_are_asked_for_where_the_operators_own_resolver_asks(address: str) -> None:
+    resolver = (
+        f"search team.svc.cluster.local\nnameserver {address}\nnameserver no.address\noptions ndots:5\n"
+    )
+    access = network_access({"PHITUNE_OPERATOR_NAMESPACE": "phitune-system"}, resolver)
+    assert access is not None
+    policies = network_policies(replace(ONE, network=access))
+    cache_on_node = Peer(address=address)
+    for pod in (MASTER, PREPARE):
+        assert lets_through(policies, pod, cache_on_node, 53, "UDP")
+    assert not lets_through(policies, MASTER, cache_on_node, 443)
+    assert not lets_through(POLICIES, MASTER, cache_on_node, 53, "UDP")
 
 
 def test_no_pod_can_start_before_the_policies_for_every_pod_mounts_what_follows_them() -> None:

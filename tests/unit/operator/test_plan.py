@@ -330,6 +330,13 @@ def test_deadline_ends_the_job() -> None:
     assert deleted(after) == [(PYTORCHJOB, "digits-1")]
 
 
+def test_deadline_is_none_of_a_gang_that_has_done_its_work() -> None:
+    status = {**copy.deepcopy(PREPARED), "startTime": "2026-01-01T11:00:00Z"}
+    limited = {"runPolicy": {"activeDeadline": "1h"}}
+    todo = plan(running(pod(0, code=0), pod(1, code=0), spec=limited, status=status))
+    assert todo.status["phase"] == "Succeeded"
+
+
 @pytest.mark.parametrize(("age", "expected"), [(4, ([], 1.0)), (5, ([(FINETUNEJOB, "digits")], 5.0))])
 def test_time_to_live(age: int, expected: Any) -> None:
     ended = (NOON - timedelta(seconds=age)).isoformat()

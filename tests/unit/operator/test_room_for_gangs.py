@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+import weakref
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -17,7 +18,7 @@ from phitune_operator.cluster_settings import NetworkProfile, Pool
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import POD, Kind, Object
 from phitune_operator.kube import ApiError
-from phitune_operator.observed import Observed, Plan
+from phitune_operator.observed import Create, Observed, Plan
 from phitune_operator.placement import Node
 from phitune_operator.plan import plan
 from phitune_operator.render.pytorchjob import pytorchjob
@@ -272,6 +273,19 @@ def test_two_jobs_that_each_need_the_whole_cluster_follow_each_other() -> None:
     assert usage_of(ended) == {}
 
 
+def test_resumed_job_that_waits_for_room_is_not_called_suspended_and_loses_nothing() -> None:
+    seen = prepared(on(nodes("A100-80GB", 2, used=8), nodes=2))
+    stopped = {"type": "Suspended", "status": "True", "reason": "Suspended", "message": ""}
+    status = {**seen.status, "attempt": 1, "conditions": [*seen.status["conditions"], stopped]}
+    todo = plan(replace(seen, raw={**seen.raw, "status": status}))
+    assert condition(todo.status, "Suspended")["status"] == "False"
+    assert (gangs_made(todo), todo.status["phase"]) == (0, "Pending")
+    free = replace(seen, raw={**seen.raw, "status": todo.status}, nodes=nodes("A100-80GB", 2))
+    started = plan(free)
+    assert (gangs_made(started), started.status["attempt"]) == (1, 2)
+    assert "failure" not in started.status
+
+
 def test_next_attempt_waits_for_room_too_and_stays_restarting() -> None:
     seen = prepared(on(nodes("A100-80GB", 2, used=8), nodes=2))
     restarting = {
@@ -339,6 +353,32 @@ def test_pool_adds_to_the_nodes_of_its_product_that_are_free() -> None:
     refusal(plan(with_pool(on(there, nodes=5))), "NoSuchGPU")
 
 
+def test_pool_grows_again_for_a_job_whose_nodes_it_has_taken_away_since() -> None:
+    there = tuple(replace(node, labels={**node.labels, **POOL.labels}) for node in nodes("A100-80GB", 2))
+    seen = prepared(with_pool(on(there, nodes=2)))
+    assert "pool" not in seen.status["placement"]
+    assert "pool" not in plan(seen).status["placement"]
+    for left in ((), there[:1]):
+        todo = plan(replace(seen, nodes=left))
+        assert gangs_made(todo) == 1, "nobody else would tell the autoscaler"
+        placement = todo.status["placement"]
+        assert placement["pool"] == "a100"
+        assert placement["nodeLabels"][-1] == "cloud.google.com/gke-nodepool=a100"
+        again = replace(seen, raw={**seen.raw, "status": todo.status}, nodes=None)
+        for planned in (todo, plan(again)):
+            assert "gke-nodepool" in str([one.body for one in planned.actions if isinstance(one, Create)][-1])
+
+
+@pytest.mark.parametrize("change", [{"max_nodes": 2}, {"memory": "100Gi"}, {"cpu": "8"}, {"product": "H100"}])
+def test_gang_waits_for_room_that_no_pool_can_make(change: dict[str, Any]) -> None:
+    held = tuple(
+        replace(node, labels={**node.labels, **POOL.labels}) for node in nodes("A100-80GB", 2, used=8)
+    )
+    placement = subject_of(on(nodes("A100-80GB", 2), nodes=2))[1]
+    todo = plan(prepared(with_pool(on(held, nodes=2), **change), placement=placement))
+    assert condition(todo.status, "Running")["reason"] == "NoRoom"
+
+
 def test_pods_too_large_for_the_nodes_of_a_pool_are_refused() -> None:
     said = refusal(plan(with_pool(on((), memory="2000Gi"))), "NodeTooSmall")
     assert "have 1100" in said
@@ -377,29 +417,42 @@ def test_requests_are_counted_as_the_scheduler_counts_them() -> None:
         "containers": [container("1", "2Gi"), container("1", "2Gi")],
         "overhead": {"cpu": "250m"},
     }
-    usage = usage_of([{"spec": spec}, {"spec": {"containers": []}}])
+    placeholder = {**spec, "priority": -10}
+    usage = usage_of([{"spec": {**spec, "priority": 0}}, {"spec": placeholder}, {"spec": {"containers": []}}])
     assert set(usage) == {"n"}
     assert (usage["n"].cpu, usage["n"].memory) == (Decimal("8.25"), 5 * GIB)
     assert usage["n"].gpus["nvidia.com/gpu"] == 3
 
 
+class Seen(dict[str, Any]):
+    """An object of which one can tell whether anybody still holds it: a plain dict cannot be watched."""
+
+
 class Api:
     """Answers LISTs, and counts them."""
 
-    def __init__(self, *, may_list_pods: bool = True) -> None:
+    def __init__(self, *, may_list_pods: bool = True, num_pages: int = 1) -> None:
         self.asked: list[Kind] = []
         self.may_list_pods = may_list_pods
+        self.num_pages = num_pages
+        self.most_held = 0
 
-    async def list(self, kind: Kind, namespace: str | None = None, *, fields: str = "") -> list[Object]:
+    async def pages(self, kind: Kind, *, fields: str = "") -> AsyncIterator[Sequence[Object]]:
         self.asked.append(kind)
         if kind != POD:
             status = {"allocatable": {"nvidia.com/gpu": "8", "cpu": "96", "memory": "1Ti"}}
-            return [{"metadata": {"name": "n"}, "status": status}]
+            yield [{"metadata": {"name": "n"}, "status": status}]
+            return
         if not self.may_list_pods:
             raise ApiError(403, "Forbidden", "pods is forbidden")
-        return [
-            {"spec": {"nodeName": "n", "containers": [{"resources": {"requests": {"nvidia.com/gpu": "5"}}}]}}
-        ]
+        requests = {"nvidia.com/gpu": "5"}
+        given: list[weakref.ref[Seen]] = []
+        for _ in range(self.num_pages):
+            self.most_held = max(self.most_held, sum(pod() is not None for pod in given))
+            page = [Seen(spec={"nodeName": "n", "containers": [{"resources": {"requests": requests}}]})]
+            given += map(weakref.ref, page)
+            yield page
+            requests = {}
 
 
 @pytest.mark.parametrize(("may_list_pods", "free"), [(True, 3), (False, 8)])
@@ -414,3 +467,11 @@ def test_many_jobs_that_look_at_once_read_the_nodes_once(may_list_pods: bool, fr
     assert len(api.asked) == 2
     assert node.has_free(gpus=free)
     assert not node.has_free(gpus=free + 1)
+
+
+def test_pods_of_a_large_cluster_are_never_held_all_at_once() -> None:
+    api = Api(num_pages=20)
+    (node,) = asyncio.run(Capacity(api).nodes())  # type: ignore[arg-type]
+    assert node.has_free(gpus=3)
+    assert not node.has_free(gpus=4)
+    assert 0 < api.most_held <= 2

@@ -103,6 +103,38 @@ def words(**changes: Any) -> dict[str, Any]:
     return said(**changes).model_dump(mode="json", by_alias=True)
 
 
+class Firewall:
+    """A session none of whose connections is made, and how often it was tried."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.tried = 0
+
+    def get(self, *_: Any, **__: Any) -> Any:
+        self.tried += 1
+        raise self.error
+
+
+UNUSED: Any = None
+REFUSED = aiohttp.ClientConnectorError(UNUSED, OSError("refused"))
+
+
+@pytest.mark.parametrize(("error", "tried"), [(aiohttp.ConnectionTimeoutError(), 1), (REFUSED, 3)])
+def test_who_keeps_the_operator_out_does_not_keep_its_workers_waiting_all_the_time(
+    error: Exception, tried: int
+) -> None:
+    async def run() -> None:
+        firewall = Firewall(error)
+        poller = ProgressPoller(firewall)  # type: ignore[arg-type]
+        for _ in range(3):
+            assert await poller.poll(KEY, "a", HOST, at_most_every=0) == (None, None)
+        assert firewall.tried == tried
+        await poller.poll(KEY, "b", HOST, at_most_every=0)
+        assert firewall.tried == tried + 1, "another pod may be within reach"
+
+    asyncio.run(run())
+
+
 def test_silence_counts_for_who_can_be_reached_and_has_nothing_new_to_say() -> None:
     async def run() -> None:
         rank_zero = RankZero()

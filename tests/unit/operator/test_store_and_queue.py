@@ -7,9 +7,11 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from phitune_operator.kinds import FINETUNEJOB, POD, Key
 from phitune_operator.names import LABEL_JOB, LABEL_RANK
-from phitune_operator.queue import FIRST_BACKOFF, LONGEST_AFTER_REFUSAL, LONGEST_BACKOFF, WorkQueue
+from phitune_operator.queue import FIRST_BACKOFF, LONGEST_AFTER_REFUSAL, LONGEST_BACKOFF, WorkQueue, work
 from phitune_operator.store import NUM_UNPACKED, Store
 
 KEY = Key("team", "digits")
@@ -55,6 +57,14 @@ def test_late_deletion_does_not_touch_the_next_object_of_the_name() -> None:
     store = Store()
     store.absorb(POD, pod(10))
     store.absorb(POD, pod(20, uid="u2"))
+    assert store.absorb(POD, pod(15), deleted=True) is None
+    assert [obj["metadata"]["uid"] for obj in store.children(KEY, POD)] == ["u2"]
+
+
+def test_late_news_of_an_earlier_object_of_the_name_do_not_bring_it_back() -> None:
+    store = Store()
+    store.absorb(POD, pod(20, uid="u2"))
+    assert store.absorb(POD, pod(10)) is None
     assert store.absorb(POD, pod(15), deleted=True) is None
     assert [obj["metadata"]["uid"] for obj in store.children(KEY, POD)] == ["u2"]
 
@@ -147,6 +157,28 @@ def test_many_triggers_are_one_look_and_one_during_a_look_is_another() -> None:
         assert len(queue) == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_a_worker_ends_when_it_is_told_to_whatever_comes_in_that_moment(steps: int) -> None:
+    async def scenario() -> bool:
+        queue = WorkQueue()
+
+        async def look(_: Key) -> None:
+            """Nothing to do."""
+
+        worker = asyncio.create_task(work(queue, look))
+        queue.add(Key("team", "later"), after=60)
+        await asyncio.sleep(0.01)
+        queue.add(KEY)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        worker.cancel()
+        done, _ = await asyncio.wait([worker], timeout=1)
+        worker.cancel()
+        return bool(done)
+
+    assert asyncio.run(scenario())
 
 
 def test_failures_wait_longer_each_time_until_one_look_goes_well() -> None:

@@ -13,8 +13,10 @@ import pytest
 from harness.jobs import finetunejob
 from harness.operator_view import NOON, PREPARED, condition, gang, observed, pod, subject
 from harness.simulated_cluster import SimulatedCluster
-from phitune_operator.kinds import JOB, POD, PYTORCHJOB, WATCHED, Key, Object, name_of
+from phitune_operator.capacity import Capacity
+from phitune_operator.kinds import JOB, POD, PYTORCHJOB, WATCHED, Key, Object, name_of, uid_of
 from phitune_operator.kube import ApiError
+from phitune_operator.names import LABEL_ATTEMPT, LABEL_JOB, LABEL_JOB_UID
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Delete, Observed, Plan, Settings
 from phitune_operator.plan import plan
@@ -91,6 +93,42 @@ def test_condition_says_how_far_prepare_is(lines: tuple[str, ...], message: str)
     assert (reason, said.startswith(message)) == ("Preparing", True)
     no_node = replace(fetching, unschedulable="0/2 nodes are available")
     assert prepare.how_far_it_is([no_node]) == ("Unschedulable", "0/2 nodes are available")
+
+
+@pytest.mark.parametrize(("phase", "num_reads"), [("Running", 0), ("Failed", 1)])
+def test_nodes_are_not_read_while_pods_of_the_last_gang_hold_them(
+    monkeypatch: pytest.MonkeyPatch, phase: str, num_reads: int
+) -> None:
+    """What is read is used again for seconds: the next gang would be told that there is no room for it."""
+    cluster, store, read = SimulatedCluster(), Store(), list[Capacity]()
+
+    async def nodes(capacity: Capacity) -> tuple[()]:
+        read.append(capacity)
+        return ()
+
+    monkeypatch.setattr(Capacity, "nodes", nodes)
+    job = {**finetunejob("digits", {"resources": {"gpusPerNode": 1}}), "status": copy.deepcopy(PREPARED)}
+    job["metadata"]["namespace"] = "team"
+    cluster.put_new(job)
+    owner = {"kind": PYTORCHJOB.kind, "name": "digits-1", "controller": True, "uid": "gone"}
+    labels = {LABEL_JOB: "digits", LABEL_JOB_UID: uid_of(cluster.job("digits")), LABEL_ATTEMPT: "1"}
+    metadata = {"name": "p", "namespace": "team", "labels": labels}
+    left = {
+        "apiVersion": "v1",
+        "kind": POD.kind,
+        "metadata": {**metadata, "ownerReferences": [{"apiVersion": PYTORCHJOB.api_version, **owner}]},
+        "status": {"phase": phase},
+    }
+    cluster.put_new(left)
+    for kind in WATCHED:
+        for obj in cluster.of_kind(kind):
+            store.absorb(kind, obj)
+    unused: Any = None
+    observer = Observer(cluster, store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+    seen = asyncio.run(observer.observe(KEY, now=NOON))
+    assert seen is not None
+    assert [pod.phase for pod in seen.gang_pods] == [phase]
+    assert len(read) == num_reads
 
 
 class Kubelet(SimulatedCluster):
