@@ -53,7 +53,7 @@ async def _scraped() -> str:
     metrics.heard(POD)
     metrics.status_written({}, {"conditions": [{"type": "Restarting", "status": "True", "reason": "Fault"}]})
     progress = Progress(attempt=1, total_steps=2)
-    numbers = ("loss", "learningRate", "imagesPerSecond", "tokensPerSecond", "mfu", "memoryBytes")
+    numbers = ("loss", "learningRate", "imagesPerSecond", "tokensPerSecond", "mfu", "memoryBytes", "dataWait")
     progress.update(**dict.fromkeys(numbers, 1.0), etaSeconds=1, evaluation={"metric": "anls", "value": 0.5})
     return metrics.text().decode() + progress.metrics()
 
