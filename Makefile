@@ -28,7 +28,7 @@ test: setup ## Run every test: unit, integration, end to end (builds images and 
 
 test-chaos: setup ## Break what can break on a local cluster, into build/chaos.json (under 75 minutes)
 	@$(PYTHON) hack/demo --build-only
-	@$(PYTHON) -m pytest tests/chaos --chaos-report build/chaos.json
+	@$(PYTHON) -m pytest -m chaos tests/chaos tests/e2e/test_kueue.py --chaos-report build/chaos.json
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
 	@$(PYTHON) -m pytest -n auto -m "not slow" tests/unit

@@ -1,6 +1,7 @@
 """Gangs of both kinds behind a real Kueue: they wait for quota, make room for what is urgent, and come back.
 
-The two controllers are compiled and installed on the shared cluster when these tests begin.
+The two controllers are compiled and installed on the shared cluster when these tests begin, which takes
+minutes: so `make test-chaos` runs them, not `make test`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from harness.lab import Lab
 from harness.provision import hack_cluster
 from phitune_operator import names
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
 QUEUED = {"queueName": "team", "storage": {"size": None, "claimName": "shared"}}
 """What one job has prepared on the claim, the others do not wait for."""
 KUEUE = "kueue.x-k8s.io/v1beta1"
