@@ -339,8 +339,8 @@ class PodTemplateSpec(Group):
     """Annotations of the pods, but none that takes a container out of AppArmor or seccomp. Default: none."""
     labels: Labels | None = None
     """Labels of the pods, but none by which operators and controllers find theirs: those of phitune.dev,
-    training.kubeflow.org and batch.kubernetes.io, job-name, controller-uid, app.kubernetes.io/name and
-    app.kubernetes.io/managed-by. Default: none."""
+    training.kubeflow.org, batch.kubernetes.io, JobSet and Kueue, job-name, controller-uid,
+    app.kubernetes.io/name and app.kubernetes.io/managed-by. Default: none."""
     affinity: Affinity | None = None
     """Where the pods may and should run, beside what the operator asks for. Default: the operator's."""
     tolerations: list[Toleration] | None = Field(default=None, max_length=32)

@@ -190,6 +190,8 @@ _OUR_LABELS: Final = (
     f"{names.GROUP}/",
     f"{names.TRAINING_OPERATOR_GROUP}/",
     "batch.kubernetes.io/",
+    "jobset.sigs.k8s.io/",
+    "kueue.x-k8s.io/",
     "job-name",
     "controller-uid",
     names.LABEL_NAME,
