@@ -1,6 +1,6 @@
 """What came of each fault: the lines of build/chaos.json, and the table of docs/reliability.md.
 
-`python -m chaos.rows REPORT PAGE` renews the table in the page.
+`python -m chaos.rows REPORT PAGE` renews the table in the page; `tests` and `hack/cluster` are on PYTHONPATH.
 """
 
 from __future__ import annotations
