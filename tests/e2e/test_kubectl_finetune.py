@@ -85,7 +85,7 @@ def test_a_folder_becomes_a_model_by_the_plugin_alone(lab: Lab, tmp_path: Path) 
     assert "[1/0] done: 10 steps" in (tmp_path / "quick").read_text(encoding="utf-8")
 
     download_the_export(user, tmp_path)
-    assert not helper_pods(lab)
+    lab.wait("end of the helper pods", lambda: not helper_pods(lab), timeout=30)
     code, words = user.refused("status", "none")
     assert code == 2
     assert words.endswith(f"no FineTuneJob none in namespace {lab.namespace}; there are: long, quick\n")
