@@ -29,7 +29,7 @@ SELDOM_ASKED_FOR = {
     },
     **{
         Right("jobset.x-k8s.io", "jobsets", verb): "gangs that are JobSets, where a cluster has these"
-        for verb in ("get", "watch", "create", "delete")
+        for verb in ("get", "list", "watch", "create", "delete")
     },
     **{
         Right("kueue.x-k8s.io", resource, "list"): "a job that names a queue"
