@@ -41,7 +41,9 @@ def check(reduced: tuple[Phi3V, Processor]) -> Check:
     return run
 
 
-@pytest.mark.parametrize("name", ["text-only", "single-image-crops4", "two-images"])
+@pytest.mark.parametrize(
+    "name", ["text-only", "single-image-crops4", pytest.param("two-images", marks=pytest.mark.slow)]
+)
 def test_a_golden_case_holds(name: str, tmp_path: Path, check: Check) -> None:
     (tmp_path / "case.json").write_bytes((CASES / f"{name}.json").read_bytes())
     passed, lines = check(tmp_path)

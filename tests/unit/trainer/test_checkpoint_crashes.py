@@ -42,6 +42,7 @@ def newest_said(said: list[str], word: str) -> int:
     return max((int(line.split()[-1]) for line in said if line.startswith(word)), default=0)
 
 
+@pytest.mark.slow
 def test_after_a_crash_at_any_point_the_losses_are_those_of_a_run_without_one(
     tmp_path: Path, make_config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
