@@ -2,8 +2,12 @@
 
 import argparse
 import importlib
-from collections.abc import Container, Mapping
+import os
+import sys
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
+
+from phitune_trainer.exit_codes import USER_ERROR
 
 
 class Command(NamedTuple):
@@ -30,6 +34,10 @@ class Front(NamedTuple):
     description: str
     epilog: str
     commands: Mapping[str, Command]
+    optional: Sequence[str]
+    """Packages that an installation may lack."""
+    extra: str
+    """The extra that brings them."""
 
 
 def parser_of(
@@ -52,6 +60,39 @@ def parser_of(
         else:
             subparsers.add_parser(name, help=command.summary)
     return parser, modules
+
+
+def run(front: Front, arguments: Sequence[str] | None) -> int:
+    """Run one subcommand; the result is the exit code of the process."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    parser, modules = parser_of(front, [] if wanted is None else [wanted])
+    args = parser.parse_args(arguments)
+    if args.version:
+        print(f"{front.prog} {version()}")
+        return 0
+    if wanted not in modules:
+        parser.print_help(sys.stderr)
+        return USER_ERROR
+    try:
+        code = modules[wanted].main(args)
+        sys.stdout.flush()
+        return code
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in front.optional:
+            raise
+        print(
+            f"{front.prog} {wanted}: {package} is not installed; run: pip install 'phitune[{front.extra}]'",
+            file=sys.stderr,
+        )
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def version() -> str:

@@ -3,11 +3,10 @@
 Only the subcommand that was asked for is imported, so that help and those which do not train start at once.
 """
 
-import os
 import sys
 from typing import Final
 
-from phitune_cli.commands import Command, Front, parser_of, version
+from phitune_cli.commands import Command, Front, run
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
 
 COMMANDS: Final = {
@@ -64,41 +63,18 @@ exit codes:
 """
 
 FRONT: Final = Front(
-    "phitune", "Fine-tune Phi-3.5-vision, on this machine or on Kubernetes.", _EPILOG, COMMANDS
+    "phitune",
+    "Fine-tune Phi-3.5-vision, on this machine or on Kubernetes.",
+    _EPILOG,
+    COMMANDS,
+    optional=_TRAINER_PACKAGES,
+    extra="trainer",
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the result is the exit code of the process."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    wanted = next((word for word in arguments if not word.startswith("-")), None)
-    parser, modules = parser_of(FRONT, [] if wanted is None else [wanted])
-    args = parser.parse_args(arguments)
-    if args.version:
-        print(f"phitune {version()}")
-        return 0
-    if wanted not in modules:
-        parser.print_help(sys.stderr)
-        return USER_ERROR
-    try:
-        code = modules[wanted].main(args)
-        sys.stdout.flush()
-        return code
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _TRAINER_PACKAGES:
-            raise
-        print(
-            f"phitune {wanted}: {package} is not installed; run: pip install 'phitune[trainer]'",
-            file=sys.stderr,
-        )
-        return USER_ERROR
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    return run(FRONT, arguments)
 
 
 if __name__ == "__main__":

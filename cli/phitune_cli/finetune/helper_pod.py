@@ -16,6 +16,7 @@ from phitune_cli.finetune.problems import Problem, Unreachable, WrongInput
 from phitune_cli.finetune.volume_agent import ALIVE
 from phitune_operator import names
 from phitune_operator.kinds import POD, Object
+from phitune_operator.restricted import restricted_container, restricted_pod
 
 CONTAINER: Final = "volume"
 MANAGER: Final = "kubectl-finetune"
@@ -58,11 +59,7 @@ def manifest(
             "requests": {"cpu": "100m", "memory": "256Mi"},
             "limits": {"memory": "2Gi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted_container(),
         "volumeMounts": [
             {"name": "workspace", "mountPath": names.WORKSPACE_PATH},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - as above
@@ -73,14 +70,7 @@ def manifest(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": names.POD_USER,
-            "runAsGroup": names.POD_USER,
-            "fsGroup": names.POD_USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(),
         "containers": [container],
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": claim}},

@@ -3,12 +3,11 @@
 Only the subcommand that was asked for is imported, and the client of Kubernetes only when it connects.
 """
 
-import os
 import signal
 import sys
 from typing import Final
 
-from phitune_cli.commands import Command, Front, parser_of, version
+from phitune_cli.commands import Command, Front, run
 from phitune_cli.finetune.problems import NO_PERMISSION, UNAVAILABLE, Problem
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
 from phitune_trainer.plain_text import inert
@@ -53,40 +52,25 @@ exit codes:
 """
 
 
-FRONT: Final = Front(PROG, "Work with FineTuneJobs and what lies on their volumes.", _EPILOG, COMMANDS)
+FRONT: Final = Front(
+    PROG,
+    "Work with FineTuneJobs and what lies on their volumes.",
+    _EPILOG,
+    COMMANDS,
+    optional=("kubernetes", "urllib3", "websocket"),
+    extra="operator",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; the result is the exit code of the process."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    wanted = next((word for word in arguments if not word.startswith("-")), None)
-    parser, modules = parser_of(FRONT, [] if wanted is None else [wanted])
-    args = parser.parse_args(arguments)
-    if args.version:
-        print(f"{PROG} {version()}")
-        return 0
-    if wanted not in modules:
-        parser.print_help(sys.stderr)
-        return USER_ERROR
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # what was begun is tidied up
     try:
-        code = modules[wanted].main(args)
-        sys.stdout.flush()
-        return code
+        return run(FRONT, arguments)
     except Problem as problem:
-        print(inert(f"{PROG} {wanted}: {problem}"), file=sys.stderr)
+        print(inert(f"{PROG}: {problem}"), file=sys.stderr)
         return problem.exit_code
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("kubernetes", "urllib3", "websocket"):
-            raise
-        print(f"{PROG}: {error.name} is not installed; run: pip install 'phitune[operator]'", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 if __name__ == "__main__":

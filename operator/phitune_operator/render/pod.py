@@ -11,6 +11,7 @@ from phitune_operator.api import PodTemplateSpec
 from phitune_operator.kinds import Object
 from phitune_operator.render.affinity import REQUIRED, affinity
 from phitune_operator.render.subject import Subject
+from phitune_operator.restricted import restricted_container, restricted_pod
 
 NODE_LOSS_TOLERATION_SECONDS = 5
 """How long a pod stays bound to a node that does not answer; Kubernetes's 300 s would hold up the gang."""
@@ -37,14 +38,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": names.TERMINATION_GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": names.POD_USER,
-            "runAsGroup": names.POD_USER,
-            "fsGroup": names.POD_USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted_pod(),
         "tolerations": _tolerations(subject),
         "containers": [container],
         "volumes": [
@@ -93,11 +87,7 @@ def container(
         "command": ["python3", "-m", module],
         "env": [*theirs, *ours],
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted_container(),
         "volumeMounts": [
             {"name": "workspace", "mountPath": names.WORKSPACE_PATH},
             {"name": "config", "mountPath": names.CONFIG_PATH, "readOnly": True},
