@@ -1,22 +1,21 @@
-"""Writes the table of docs/memory.md that sets our estimates beside the memory that the recipe publishes.
+"""Writes the table of docs/benchmarks.md that sets our estimates beside the memory that the recipe publishes.
 
 With --check nothing is written; 1 if the page has other numbers than the memory model gives today.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import table_in_page
+
 from phitune_trainer.config import Method
 from phitune_trainer.memory import Content, Setup, estimate, gib
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "memory.md"
-BEGIN = "<!-- written by hack/recipe_memory.py -->\n"
-END = "<!-- end -->\n"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 GLOBAL_BATCH = 64
 LORA_RANK = 64
@@ -70,24 +69,9 @@ PUBLISHED = (
 
 def main(arguments: list[str], page: Path = PAGE) -> int:
     """Write the table, or with --check compare it."""
-    parser = argparse.ArgumentParser(prog="hack/recipe_memory.py", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether the page differs")
-    options = parser.parse_args(arguments)
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        print(f"{page}: there is no place for the table, {BEGIN.strip()} to {END.strip()}", file=sys.stderr)
-        return 1
-    wanted = "".join([before, BEGIN, "\n", *(f"{line}\n" for line in table()), "\n", END, after])
-    if wanted == text:
-        return 0
-    if options.check:
-        print(f"{page}: differs from the memory model; run python hack/recipe_memory.py", file=sys.stderr)
-        return 1
-    page.write_text(wanted, encoding="utf-8")
-    print(f"{page}: written")
-    return 0
+    return table_in_page.main(
+        arguments, command="hack/recipe_memory.py", description=__doc__, page=page, table=table
+    )
 
 
 def table() -> Iterator[str]:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phitune_cli.arguments import add_form_option, positive
+from phitune_cli.arguments import HelpFormatter, add_form_option, positive
 from phitune_cli.progress_line import ProgressLine
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:  # it brings torch along
     from phitune_trainer.data.check import DataReport
@@ -52,7 +53,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="say all that is wrong with a jsonl file, and how long its samples are",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="jsonl file to train on, or to score")
     parser.add_argument(
@@ -110,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(to_json(report, args.max_length, is_exact=counter.is_exact), indent=1))
     else:
         for line in describe(report, args.max_length, is_exact=counter.is_exact):
-            print(line)
+            print(inert(line))
         print(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
     if num_lines == 0:
         print(f"phitune data check: {args.file}: has no samples", file=sys.stderr)

@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from phitune_cli.arguments import positive
+from phitune_cli.arguments import HelpFormatter, positive
 from phitune_cli.progress_line import ProgressLine
 from phitune_trainer.durations import duration
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.plain_text import inert
 
 _DESCRIPTION = """\
 Take 8 frames of every video and write them as a data set that task ucf101 trains on.
 
   DIR of --videos                       DIR of --out
-  train/Archery/v_Archery_g01_c01.avi   images/train/Archery/v_Archery_g01_c01.0.jpg to .7.jpg
+  train/Archery/v_Archery_g01_c01.avi   images/train/Archery/NAME.0.jpg to .7.jpg
   val/Archery/...                       ucf101_train.jsonl, a line a video: frames, question and class
   test/Archery/...                      ucf101_val.jsonl, ucf101_test.jsonl
 
@@ -46,7 +47,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="frames of UCF-101 videos, from .avi or .mp4",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
     parser.add_argument(
@@ -96,4 +97,4 @@ def main(args: argparse.Namespace) -> int:
 
 def _list(what: str, lines: list[str], file: TextIO | None = None) -> None:
     if lines:
-        print("\n  ".join([f"{len(lines):,} {what}:", *lines]), file=file)
+        print("\n  ".join([f"{len(lines):,} {what}:", *map(inert, lines)]), file=file)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from phitune_cli.answering import add_device_options, choose_device
-from phitune_cli.arguments import add_form_option
-from phitune_operator.defaults import STILL_CROPS
+from phitune_cli.arguments import HelpFormatter, add_form_option
+from phitune_operator.recipe import STILL_CROPS
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
@@ -33,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Answer one question about pictures, on this machine. The answer alone goes to standard\n"
         "output; it is the most likely one, and the same every time.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--model",

@@ -1,14 +1,51 @@
-"""FineTuneJobs drawn at random from the schema: mostly well formed, at times beyond a bound or absurd."""
+"""FineTuneJobs drawn at random from the schema: mostly well formed, at times beyond a bound or absurd.
+
+And what somebody has spoilt: bytes changed, cut out or put in.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from harness.cluster import Object
 from phitune_operator import fields
 from phitune_operator.schema import object_schema
+
+T = TypeVar("T")
+A_FEW_AND_MANY = pytest.mark.parametrize(
+    "num_examples",
+    [pytest.param(50, id="a few"), pytest.param(500, id="many", marks=pytest.mark.slow)],
+)
+
+
+def holds(num_examples: int, drawn: st.SearchStrategy[T], claim: Callable[[T], None]) -> None:
+    """Try the claim, which raises where it does not hold, on so many examples."""
+    tried = settings(
+        max_examples=num_examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    tried(given(drawn)(claim))()
+
+
+def spoilt_bytes(content: bytes) -> st.SearchStrategy[bytes]:
+    """The content with one to four places of it changed: bytes taken away there, others put in."""
+    place = st.tuples(st.integers(0, len(content)), st.sampled_from([0, 1, 8]), st.binary(max_size=3))
+    return st.lists(place, min_size=1, max_size=4).map(lambda places: _edited(content, places))
+
+
+def _edited(content: bytes, places: Sequence[tuple[int, int, bytes]]) -> bytes:
+    for start, num_taken, put in places:
+        content = content[:start] + put + content[start + num_taken :]
+    return content
+
 
 TEXTS = {
     fields.CPU: ["1", "500m", "1.5", "0", "x", ".5", "1k", "99999999999999999999", "0.0000000001"],

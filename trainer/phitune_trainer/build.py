@@ -88,6 +88,14 @@ def count_steps(config: TrainConfig, num_samples: int) -> int:
     return math.ceil((config.training.epochs or 1) * num_samples / config.training.global_batch_size)
 
 
+def count_evaluations(config: TrainConfig, step: int, total_steps: int) -> int:
+    """How often a start at this step scores the held-out samples, if no earlier one has done some of that."""
+    every = config.evaluation.every_steps
+    before = config.evaluation.baseline and step == 0
+    between = 0 if every is None else (total_steps - 1) // every - step // every
+    return before + between + 1
+
+
 def build_run(
     config: TrainConfig,
     world: World,
@@ -119,11 +127,12 @@ def build_run(
         cost = equal_cost if costs is None else costs.__getitem__
         return share_out(indices, cost, world=world.size, micro_batch=training.samples_per_pass)[world.rank]
 
+    trains_again = total_steps * training.global_batch_size > len(samples)
+    scores_again = held_out is not None and count_evaluations(config, start.step, total_steps) > 1
     pictures = choose_kept_pictures(
         method.model.model.vision_embed_tokens,
         start=f"{config.run.uid[:8]}-{start.folder.number}",
-        num_taken=total_steps * training.global_batch_size,
-        num_samples=len(samples),
+        come_again=trains_again or scores_again,
         num_crops=training.num_crops,
         ranks=config.world.processes_per_node,
         reserved=checkpoint_copy_bytes(config, method, engine),
@@ -131,7 +140,7 @@ def build_run(
 
     def lay_out(taken: list[Sample]) -> Batch:
         batch = collate(taken, original_max_positions=method.model.model_config.original_max_positions)
-        if pictures is not None:
+        if pictures is not None and trains_again:
             batch = pictures.look_up(batch)
         if world.device.type != "cuda":
             return batch
@@ -157,6 +166,7 @@ def build_run(
             world,
             layout,
             start.folder,
+            embed=pictures.each if pictures is not None and scores_again else None,
             on_progress=narrator.evaluation_progress,
         )
     return Run(

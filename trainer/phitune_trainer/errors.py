@@ -5,6 +5,7 @@
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,12 @@ class VolumeFull(UserError):
     """The volume, or its quota, takes no more where the run cannot do without."""
 
     reason = "VolumeFull"
+
+
+class VolumeReadOnly(UserError):
+    """The volume's file system takes no writes at all."""
+
+    reason = "VolumeReadOnly"
 
 
 class GpuTooSmall(UserError):
@@ -92,7 +99,7 @@ class Superseded(KnownFault):
 
 
 _REMEDIES: dict[int, tuple[type[UserError], str]] = {
-    errno.EROFS: (UserError, "the file system is read-only; mount the volume read-write"),
+    errno.EROFS: (VolumeReadOnly, "the file system is read-only; mount the volume read-write"),
     errno.EACCES: (
         UserError,
         "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
@@ -118,6 +125,28 @@ def volume_problem(error: BaseException, volume: Path | None) -> UserError | Non
     kind, remedy = _REMEDIES[error.errno]
     room = _room(volume) if error.errno == errno.ENOSPC else ""
     return kind(f"cannot write {error.filename}{room}: {remedy}")
+
+
+_OUT_OF_REACH = frozenset(
+    {
+        errno.EIO,
+        errno.EREMOTEIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENOTCONN,
+    }
+)
+
+
+def raise_if_out_of_reach(error: BaseException, path: Path | bytes) -> None:
+    """Raise OSError, naming `path`, where `error` is that of a volume which could not give a file.
+
+    It says nothing of the file, and the next start may read it: nobody is to replace it for that.
+    """
+    if isinstance(error, OSError) and error.errno in _OUT_OF_REACH and isinstance(path, Path):
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _room(volume: Path) -> str:

@@ -1,7 +1,9 @@
 """The end of a run: exports, proof of training, and the result."""
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +30,15 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
     digest = parameters_hash(run.engine.parameters)
     run.narrator.report(parametersHash=digest)
     progress.update(state="saving")
-    artifacts = run.world.from_first(lambda: write_exports(run, method, layout, folder, digest, progress))
+
+    def write(go_on: Callable[[], object]) -> dict[str, str]:
+        def written(_: Path) -> None:
+            progress.update()  # a sign of life, for whoever looks for one
+            go_on()
+
+        return write_exports(run, method, layout, folder, digest, written)
+
+    artifacts = run.world.from_first_at_length(write)
     progress.update(state="done")
     snapshot = progress.snapshot()
     shown = ("loss", "learningRate", "epoch")
@@ -54,9 +64,16 @@ def finish(run: Run, method: Method, layout: RunLayout, folder: IncarnationFolde
 
 
 def write_exports(
-    run: Run, method: Method, layout: RunLayout, folder: IncarnationFolder, digest: str, progress: Progress
+    run: Run,
+    method: Method,
+    layout: RunLayout,
+    folder: IncarnationFolder,
+    digest: str,
+    on_written: Callable[[Path], None],
 ) -> dict[str, str]:
-    """What the run leaves, by kind: paths on the volume. `digest` is that of the trained parameters."""
+    """What the run leaves, by kind: paths on the volume. `digest` is that of the trained parameters;
+    `on_written` is told of each file of weights.
+    """
     refuse_if_superseded(layout, folder)
     facts = facts_of_run(
         run.config,
@@ -71,7 +88,7 @@ def write_exports(
         layout,
         card=partial(model_card, facts),
         source=f"parameters {digest}",
-        on_written=lambda _: progress.update(),  # a sign of life, for whoever looks for one
+        on_written=on_written,
     )
     return {"run": layout.on_volume(layout.path), **made}
 

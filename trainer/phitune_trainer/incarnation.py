@@ -160,7 +160,7 @@ def _origin(folder: IncarnationFolder) -> Origin | None:
     try:
         origin = json.loads(folder.start.read_text(encoding="utf-8"))["from"]
         found = None if origin is None else Origin(int(origin["incarnation"]), int(origin["step"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{folder.start} is damaged ({error}); restore it, or start a new run") from error
     if found is not None and found.incarnation >= folder.number:
         raise UserError(

@@ -1,18 +1,20 @@
-"""What a frozen vision part makes of a picture, kept from one epoch to the next.
+"""What a frozen vision part makes of a picture, kept from one epoch, or one scoring, to the next.
 
 As files in /dev/shm, which is memory: the ranks of a pod share them, since the next epoch gives a picture to
 whichever of them. What is kept stays; where there is no more room, no more is kept. Every picture comes up
-once an epoch, so none deserves its place more than another. Whatever goes wrong with the files, a picture
-that is not kept is embedded again: no run ends for it.
+once an epoch or scoring, so none deserves its place more than another. Whatever goes wrong with the files, a
+picture that is not kept is embedded again: no run ends for it.
 """
 
 import hashlib
 import os
 import shutil
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Final
 
@@ -39,14 +41,15 @@ class KeptPictures:
 
     def __init__(self, vision: VisionEmbedding, folder: Path, room: int, *, least_free: int = 0) -> None:
         size = f"up to {room / 2**30:.1f} GiB a rank"
-        self.summary = f"pictures are embedded once and kept, {size} in {folder.parent}"
+        self.summary = f"pictures that come up again are embedded once and kept, {size} in {folder.parent}"
         self._vision = vision
         self._folder = folder
         self._held: int | None = None
         self._room = room
-        """Changed by the thread that prepares batches alone, once it runs: it writes."""
         self._least_free = least_free
         self._to_write: deque[tuple[str, HostCopy]] = deque()
+        self._writing = Lock()
+        """Batches are prepared in one thread while held-out samples are scored in another."""
 
     def __enter__(self) -> None:
         """Make the folder; nothing is kept where that is not possible."""
@@ -65,9 +68,7 @@ class KeptPictures:
 
     def look_up(self, batch: Batch) -> Batch:
         """The batch with what is known of its pictures. For the thread that prepares batches."""
-        self._write_what_is_ready()
-        keys = tuple(_key_of(picture) for picture in batch.pictures)
-        known = tuple(self._read(key, picture) for key, picture in zip(keys, batch.pictures, strict=True))
+        keys, known = self._find(batch.pictures)
         return replace(batch, picture_keys=keys, embedded=known)
 
     def fill(self, batch: Batch) -> Batch:
@@ -80,6 +81,21 @@ class KeptPictures:
             ),
         )
 
+    def each(self, pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`VisionEmbedding.each` of pictures on the host, with all that `look_up` and `fill` do."""
+        device = self._vision.device
+        triples = zip(pictures, *self._find(pictures), strict=True)
+        return tuple(
+            self._embed(picture.to(device), key) if rows is None else rows.to(device)
+            for picture, key, rows in triples
+        )
+
+    def _find(self, pictures: Sequence[Tensor]) -> tuple[tuple[str, ...], tuple[Tensor | None, ...]]:
+        """The keys of pictures, and what is kept of each."""
+        self._write_what_is_ready()
+        keys = tuple(_key_of(picture) for picture in pictures)
+        return keys, tuple(self._read(key, picture) for key, picture in zip(keys, pictures, strict=True))
+
     def _embed(self, picture: Tensor, key: str) -> Tensor:
         rows: Tensor = self._vision([picture])
         self._keep(key, rows)
@@ -91,9 +107,10 @@ class KeptPictures:
             self._to_write.append((key, HostCopy(rows)))
 
     def _write_what_is_ready(self) -> None:
-        while self._to_write and self._to_write[0][1].is_there:
-            key, rows = self._to_write.popleft()
-            self._write(key, rows.wait())
+        with self._writing:
+            while self._to_write and self._to_write[0][1].is_there:
+                key, rows = self._to_write.popleft()
+                self._write(key, rows.wait())
 
     def _write(self, key: str, rows: Tensor) -> None:
         file = self._folder / key
@@ -128,13 +145,12 @@ def choose_kept_pictures(
     vision: VisionEmbedding,
     *,
     start: str,
-    num_taken: int,
-    num_samples: int,
+    come_again: bool,
     num_crops: int,
     ranks: int,
     reserved: int,
 ) -> KeptPictures | None:
-    """Where it is worth it: vision frozen, samples taken more than once, and room for a picture.
+    """Where it is worth it: vision frozen, pictures that come up more than once, and room for one.
 
     `start` names this start of the run, unlike any other; `ranks` are those of this pod, that share the room.
     `reserved`: bytes of memory that they will take besides.
@@ -142,7 +158,7 @@ def choose_kept_pictures(
     if not SHARED_MEMORY.is_dir():
         return None
     remove_unheld(SHARED_MEMORY)  # before it is measured what is free
-    if not vision.is_frozen or num_taken <= num_samples:
+    if not vision.is_frozen or not come_again:
         return None
     free = free_memory(SHARED_MEMORY, reserved)
     room = free // SHARE // ranks

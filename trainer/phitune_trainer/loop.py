@@ -4,7 +4,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
@@ -173,7 +172,7 @@ class Run:
 
 def train(run: Run) -> None:
     """Take the steps that are left. Ends early, with a checkpoint, by raising Interrupted."""
-    with run.pictures or nullcontext(), run.batches.running():
+    with run.batches.running():
         try:
             while run.step < run.total_steps:
                 batches = run.batches.next()
@@ -250,7 +249,7 @@ def draw_from(run: Run, step: int) -> None:
 def on_device(run: Run, batch: Batch) -> Batch:
     """The batch where the model is, its pictures embedded if those are kept."""
     batch = batch.to(run.world.device)
-    return batch if run.pictures is None else run.pictures.fill(batch)
+    return run.pictures.fill(batch) if run.pictures is not None and batch.picture_keys else batch
 
 
 def what_is_wrong(run: Run, begun: Begun, loss: float) -> str:

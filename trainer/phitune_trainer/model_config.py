@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from phitune_trainer.errors import raise_if_out_of_reach
+
 
 class ModelFilesError(Exception):
     """A model folder cannot be used. The text says which file, what is wrong, and what was expected."""
@@ -248,6 +250,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelFilesError(f"{path}: not found; a model folder needs this file") from error
     except (OSError, ValueError, RecursionError) as error:
+        raise_if_out_of_reach(error, path)
         raise ModelFilesError(
             f"{path}: cannot be read as JSON, which was expected: {error}; copy it again"
         ) from error

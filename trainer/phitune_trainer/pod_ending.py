@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
+from phitune_trainer.processes import signal_name
 from phitune_trainer.reports import RankReport
 
 _BLAME = (
     "Killed",
     "UserError",
     "VolumeFull",
+    "VolumeReadOnly",
     "OutOfGpuMemory",
     "Diverged",
     "Superseded",
@@ -36,7 +38,7 @@ class RankEnd:
     def of(cls, rank: int, code: int, report: RankReport, last_lines: list[str]) -> "RankEnd":
         """From a process's return code (negative: the signal that killed it) and its last report."""
         if code < 0:
-            name = signal.Signals(-code).name
+            name = signal_name(-code)
             hint = " (out of memory, if nobody sent it)" if -code == signal.SIGKILL else ""
             done = f"after {report.steps} steps" if report.steps else "before its first step"
             return cls(128 - code, "Killed", f"rank {rank} was killed by {name}{hint} {done}", last_lines)

@@ -1,4 +1,6 @@
-"""What a process asks of the kernel: its share of the CPUs, and to end with its parent. Imports no torch."""
+"""What a process asks of the kernel: its share of the CPUs, what killed another, and to end with its parent.
+Imports no torch.
+"""
 
 import ctypes
 import os
@@ -22,6 +24,11 @@ def available_cpus() -> int:
         if quota != "max":
             cpus = min(cpus, max(1, int(quota) // int(period)))
     return cpus
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM, say; those for real time have a number only."""
+    return {one.value: one.name for one in signal.Signals}.get(number, f"signal {number}")
 
 
 def die_with_parent(parent: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -159,7 +160,7 @@ def run_rank(
             narrator.say(fitted.why)
         if fitted.trouble is not None:
             narrator.trouble(fitted.trouble)
-    with ending_out_of_memory(layout, config, fitted):
+    with run.pictures or nullcontext(), ending_out_of_memory(layout, config, fitted):
         run.evaluate_before_training()
         train(run)
         run.evaluate()

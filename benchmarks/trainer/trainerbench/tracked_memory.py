@@ -2,15 +2,18 @@
 
 Fake tensors have shapes and lifetimes but no data, so the full-size model needs neither memory nor a GPU.
 They live on the "cpu"; the kernels that a GPU would choose keep the same tensors for the backward pass, but
-for flash attention, which cannot be traced here, and dropout, whose mask is larger here.
+for flash attention, which cannot be traced here, dropout, whose mask is larger here, and the norm of the text
+layers, for which one stands here that keeps what a GPU's does.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.nn import functional
 from torch.utils.weak import WeakIdKeyDictionary
 
 from phitune_trainer.engine import ADAMW
@@ -49,13 +52,34 @@ def tracked_peak(setup: Setup, sample: Sample) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # the rotary frequencies are real
         make_fake(model)
         batch = fake_batch(batch, mode)
-        with _WholeTracker() as tracker:
+        with _WholeTracker() as tracker, patch.object(functional, "rms_norm", _rms_norm):
             tracker.track_external(model)
             step = _Partitioned(model, setup) if setup.method == "full" else _Replicated(model)
             model(batch).backward()
             step()
         snapshot = tracker.get_tracker_snapshot("peak")
     return sum(parts["Total"] for device, parts in snapshot.items() if device.type == "cpu")
+
+
+class _Normed(torch.autograd.Function):
+    """What the kernel of a GPU keeps and makes: tests/unit/model/test_norm.py has what that is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        """(T, size) to the same shape."""
+        ctx.save_for_backward(x, x.new_empty((len(x), 1), dtype=torch.float32))
+        return torch.empty_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        """The gradient of x."""
+        assert len(ctx.saved_tensors) == 2
+        return torch.empty_like(gradients[0])
+
+
+def _rms_norm(x: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    normed: torch.Tensor = _Normed.apply(x)
+    return normed
 
 
 class _WholeTracker(MemTracker):  # type: ignore[no-untyped-call]

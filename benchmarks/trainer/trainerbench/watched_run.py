@@ -148,7 +148,7 @@ def _make_workspace(folder: Path) -> Path:
     alone(make_small, model)
     _write_pages(folder / "data" / "pages")
     config = folder / "train.yaml"
-    config.write_text(json.dumps(_config(folder)), encoding="utf-8")  # which is YAML, too
+    config.write_text(_config(folder), encoding="utf-8")
     return config
 
 
@@ -196,33 +196,34 @@ def _write_pages(folder: Path) -> None:
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    return {
-        "apiVersion": "phitune.dev/train.v1alpha1",
-        "run": {"namespace": "bench", "name": "watched", "uid": "01234567-89ab", "workspace": str(folder)},
-        "model": {"path": "models/small"},
+def _config(folder: Path) -> str:
+    """What the operator makes of a job of adapters on these pages, on a processor."""
+    from phitune_operator import names
+    from phitune_operator.api import FineTuneJob
+    from phitune_operator.defaults import resolve
+
+    spec = {
         "task": "jsonl",
-        "data": {"path": "data/pages", "train": "train.jsonl"},
         "method": "lora",
-        "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0, "vision": True},
+        "model": {"path": "models/small"},
+        "data": {"path": "data/pages"},
+        "lora": {"rank": 8},
         "training": {
             "maxSteps": NUM_STEPS,
             "globalBatchSize": PAGES_EACH,
-            "microBatchSize": PAGES_EACH,
-            "learningRate": 1e-4,
-            "weightDecay": 0.01,
+            "perDeviceBatchSize": PAGES_EACH,
             "warmupSteps": 0,
-            "schedule": "linear",
-            "numCrops": 16,
-            "maxLength": 4096,
-            "packing": True,
-            "gradientCheckpointing": False,
-            "precision": "fp32",
-            "attention": "sdpa",
-            "seed": 0,
+            "gradientCheckpointing": "never",
         },
-        "world": {"nodes": 1, "processesPerNode": 1, "device": "cpu"},
-        "checkpoint": {"everySteps": 1000, "keep": 1},
-        "evaluation": {"enabled": False, "baseline": False},
-        "export": {"merged": False, "adapter": True},
+        "resources": {"nodes": 1, "gpusPerNode": 0},
+        "storage": {"claimName": "bench"},
+        "checkpoint": {"everySteps": 1000},
+        "evaluation": {"enabled": False},
+        "export": {"merged": False},
     }
+    job = FineTuneJob.model_validate(
+        {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": {"name": "watched"}, "spec": spec}
+    )
+    config = resolve(job, namespace="bench", uid="01234567-89ab").train
+    run = config.run.model_copy(update={"workspace": str(folder)})
+    return config.model_copy(update={"run": run}).to_yaml()

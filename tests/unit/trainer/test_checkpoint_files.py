@@ -1,5 +1,6 @@
 """A checkpoint's files: damage is noticed and named, and any number of ranks reads what any other wrote."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def cut_short(path: Path) -> None:
         pytest.param("state-00000.safetensors", cut_short, "91 bytes, 92 were written", id="cut short"),
         pytest.param("state-00001.safetensors", Path.unlink, "is missing", id="missing state"),
         pytest.param("trainer.json", flip_bit, "is not what was written", id="trainer.json"),
-        pytest.param("manifest.json", Path.unlink, "No such file", id="missing manifest"),
+        pytest.param("manifest.json", Path.unlink, "is missing", id="missing manifest"),
         pytest.param("manifest.json", cut_short, "Expecting", id="manifest cut short"),
     ],
 )
@@ -104,3 +105,15 @@ def test_damage_is_named(checkpoint: Path, file: str, damage: Callable[[Path], N
     damage(checkpoint / file)
     with pytest.raises(DamagedCheckpoint, match=f"{file}.*{message}"):
         check(checkpoint)
+
+
+@pytest.mark.parametrize("look", [check, is_whole])
+def test_a_volume_that_fails_to_give_the_manifest_does_not_condemn_the_checkpoint(
+    checkpoint: Path, look: Callable[[Path], object]
+) -> None:
+    """A process's own memory has no first byte: the kernel answers with an error of input and output."""
+    (checkpoint / "manifest.json").unlink()
+    (checkpoint / "manifest.json").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match=r"manifest\.json") as failed:
+        look(checkpoint)
+    assert failed.value.errno == errno.EIO

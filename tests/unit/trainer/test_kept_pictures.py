@@ -39,13 +39,11 @@ PLENTY = 2**30
 KEPT = f"{PREFIX}1-00000001-1"
 ASKED: dict[str, Any] = {
     "start": "00000000-1",
-    "num_taken": 48,
-    "num_samples": 24,
+    "come_again": True,
     "num_crops": 4,
     "ranks": 2,
     "reserved": 0,
 }
-"""Two epochs."""
 LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0, "vision": False}}
 FROZEN = {"method": "full", "freezeVision": True}
 
@@ -83,6 +81,17 @@ def test_ranks_of_a_pod_find_what_another_one_has_embedded(tmp_path: Path) -> No
         pass_of(one, sample(9, grids=[(1, 1)], seed=1))
         pass_of(one, sample(9, grids=[(1, 1)], seed=2))  # the first one is written when this one is looked up
         assert pass_of(other, sample(9, grids=[(1, 1)], seed=1))[1] == 1
+
+
+def test_pictures_of_samples_that_are_scored_are_looked_up_and_kept_as_well(tmp_path: Path) -> None:
+    vision = frozen_vision()
+    shown = [picture(1, 2, seed=1), picture(2, 1, seed=2)]
+    pictures = KeptPictures(vision, tmp_path / KEPT, PLENTY)
+    with pictures:
+        for _ in range(2):  # embedded, then looked up
+            assert all(map(torch.equal, pictures.each(shown), vision.each(shown)))
+        assert pass_of(pictures, sample(9, grids=[(1, 2)], seed=1))[1] == 1
+    assert pictures.each([]) == ()
 
 
 def test_no_more_is_kept_than_there_is_room_for(tmp_path: Path) -> None:
@@ -270,8 +279,8 @@ def test_what_is_kept_does_not_count_as_work_of_the_vision_part(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "memory", "is_kept"),
     [
-        pytest.param({}, PLENTY, True, id="two epochs of frozen vision"),
-        pytest.param({"num_taken": 24}, PLENTY, False, id="one epoch: no picture comes up again"),
+        pytest.param({}, PLENTY, True, id="vision is frozen"),
+        pytest.param({"come_again": False}, PLENTY, False, id="no picture comes up again"),
         pytest.param({"num_crops": 10**9}, PLENTY, False, id="not even one picture fits"),
         pytest.param({}, 1000, False, id="the pod has no memory left"),
         pytest.param({"reserved": PLENTY}, PLENTY, False, id="checkpoints will take what is left"),
@@ -347,3 +356,27 @@ def test_a_run_has_the_same_numbers_to_the_bit_with_and_without_kept_pictures(
     assert seen[0] == 3 * 18
     assert 18 <= seen[1] < seen[0]
     assert list(memory.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_held_out_pictures_are_embedded_once_however_often_they_are_scored_and_no_answer_changes(
+    tmp_path: Path, make_config: Any, in_ranks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One epoch of 18 pictures; four that are held out, scored before, in the middle and at the end."""
+    memory = tmp_path / "memory"
+    answers, seen = [], []
+    for uid in ("00000001", "00000002"):
+        monkeypatch.setattr(kept_pictures, "SHARED_MEMORY", memory)
+        config = make_config(
+            **LORA,
+            run={"uid": uid},
+            data={"eval": "eval.jsonl"},
+            training={"maxSteps": 2},
+            evaluation={"enabled": True, "baseline": True, "everySteps": 1},
+        )
+        seen += in_ranks(1, run(config))
+        scored = [RunLayout(config.run_dir).incarnation(1).evaluation(step) for step in range(3)]
+        answers.append([(folder / "predictions.jsonl").read_text() for folder in scored])
+        memory.mkdir(exist_ok=True)
+    assert answers[0] == answers[1]
+    assert seen == [18 + 3 * 4, 18 + 4]

@@ -1,5 +1,6 @@
 """What a pod says of its end, from how its ranks ended."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_a_lost_peer_never_explains_another_failure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGSEGV, "SIGSEGV"), (signal.SIGRTMIN + 3, f"signal {signal.SIGRTMIN + 3}")]
+)
+def test_a_rank_that_any_signal_has_killed_is_said_to_be(number: int, name: str) -> None:
+    end = RankEnd.of(1, -number, RankReport(1), [])
+    assert (end.exit_code, end.reason) == (128 + number, "Killed")
+    assert end.message == f"rank 1 was killed by {name} before its first step"
+
+
+@pytest.mark.parametrize(
     ("own", "code"),
     [(errors.VolumeFull, 2), (errors.GpuTooSmall, 2), (errors.OutOfGpuMemory, 1), (errors.Diverged, 1)],
 )
@@ -43,9 +53,10 @@ def test_a_pod_tells_what_ended_one_of_its_ranks_and_not_what_that_did_to_the_ot
 
 def test_every_word_for_an_end_is_in_the_documentation() -> None:
     page = Path(__file__).parents[3].joinpath("docs/training.md").read_text(encoding="utf-8")
-    known = [errors.UserError, errors.VolumeFull, errors.GpuTooSmall, errors.Interrupted, HubUnavailable]
+    known = [errors.UserError, errors.VolumeFull, errors.VolumeReadOnly, errors.GpuTooSmall]
+    known += [errors.Interrupted, HubUnavailable]
     known += [errors.OutOfGpuMemory, errors.Diverged, errors.VolumeStalled, errors.Superseded]
     known += [errors.RankLost, errors.CollectiveTimeout]
     words = {kind.reason for kind in known} | {"Completed", "Killed", "Fault"}
-    assert len(words) == 13
+    assert len(words) == 14
     assert [word for word in sorted(words) if f"| `{word}` |" not in page] == []

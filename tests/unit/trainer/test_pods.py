@@ -153,7 +153,7 @@ def test_a_malformed_line_of_data_is_the_users_error(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a folder read-only")
-def test_a_volume_that_is_read_only_is_the_users_error(
+def test_a_volume_that_is_read_only_is_the_users_to_mend(
     workspace: Path, make_config: Any, start_pod: Any
 ) -> None:
     runs = workspace / "runs"
@@ -161,7 +161,7 @@ def test_a_volume_that_is_read_only_is_the_users_error(
     mount = f"mount --bind {runs} {runs} && mount -o remount,bind,ro {runs}"
     command = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
     code, message, output = start_pod(make_config(), command).wait()
-    assert (code, message["reason"]) == (2, "UserError")
+    assert (code, message["reason"]) == (2, "VolumeReadOnly")
     assert "the file system is read-only; mount the volume read-write" in message["message"]
     assert "Traceback" not in output
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import canaries
 from phitune_cli.main import main
 from phitune_cli.one_job import read_one_job
 from phitune_cli.progress_bar import draw
@@ -173,7 +175,9 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
     one_rank = {"nodes": 1, "gpusPerNode": 0}
     training = {"maxSteps": 30, "globalBatchSize": 12, "perDeviceBatchSize": 12, "warmupSteps": 0}
     file = write(workspace / "job.yaml", document(training=training, resources=one_rank))
-    environment = {**os.environ, "PHITUNE_PROGRESS_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    secret = {name: f"canary-of-{name}" for name in ("HF_TOKEN", "PHITUNE_DATA_TOKEN", "MY_PASSWORD")}
+    port = str(free_port())
+    environment = {**os.environ, **secret, "PHITUNE_PROGRESS_PORT": port, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "phitune_cli.main", "run", file, "--workspace", str(workspace)]
 
     def phitune_run() -> subprocess.Popen[str]:
@@ -184,15 +188,19 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
     metrics = workspace / "runs/local/colors/0001/incarnations/0001/metrics.jsonl"
     with phitune_run() as first:
         wait_until(metrics.is_file, 200)
+        pages = [f"http://127.0.0.1:{port}/{page}" for page in ("progress", "metrics")]
+        said = [urllib.request.urlopen(page).read().decode() for page in pages]
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=200)
     assert first.returncode == 75, output
     assert "goes on from the last checkpoint" in output
+    said.append(output)
 
     with phitune_run() as second:
         output, _ = second.communicate(timeout=200)
     assert second.returncode == 0, output
     assert "saved by incarnation 1" in output
+    said.append(output)
     assert "exactMatch: before 0.0000, after 0." in output
     report = workspace / "runs/local/colors/0001/report.html"
     assert f"report    {report}" in output
@@ -203,6 +211,8 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
         output, _ = third.communicate(timeout=200)
     assert third.returncode == 0, output
     assert "Done: 30 steps, method full." in output
+    assert canaries.told(secret.values(), "".join([*said, output])) == []
+    assert canaries.written(secret.values(), workspace) == []
 
     write(workspace / "job.yaml", document(training={**training, "maxSteps": 31}, resources=one_rank))
     with phitune_run() as fourth:

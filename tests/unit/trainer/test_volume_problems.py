@@ -23,7 +23,7 @@ def test_only_paths_on_the_volume_are_the_users(tmp_path: Path) -> None:
     assert "the volume is full" in str(volume_problem(on_volume, tmp_path))
     assert ending_of(on_volume, tmp_path)[:2] == (2, "VolumeFull")
     read_only = refused(str(tmp_path / "runs" / "a"), errno.EROFS)
-    assert ending_of(read_only, tmp_path)[:2] == (2, "UserError")
+    assert ending_of(read_only, tmp_path)[:2] == (2, "VolumeReadOnly")
     for error in (refused("/tmp-elsewhere/a"), refused(None), refused(str(tmp_path / "a"), errno.EIO)):
         assert ending_of(error, tmp_path)[:2] == (1, "Fault")
     assert ending_of(on_volume)[1] == "Fault", "before the config is known, nothing is the volume"

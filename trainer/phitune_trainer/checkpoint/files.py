@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ _READERS: Final = 4
 """Files that are checked at a time: SHA-256 keeps a core busy with what one stream of a volume gives."""
 _ALIGNMENT: Final = 8
 """Of the first tensor in a safetensors file."""
+_NO_SUCH_FILE: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What is damage. Any other error is the volume's, and may be gone at the next start."""
 
 
 class DamagedCheckpoint(Exception):
@@ -169,17 +172,20 @@ def _safetensors(fragments: Sequence[Fragment]) -> Iterable[memoryview]:
 
 def read_manifest(folder: Path) -> list[FileFacts]:
     """All files but the manifest. DamagedCheckpoint where it is not what was written; UserError where this
-    version does not read it.
+    version does not read it; OSError where the volume does not give it, which says nothing of the checkpoint.
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with writing_to(path):  # or for reading: an error of the volume names it
+            content = json.loads(path.read_text(encoding="utf-8"))
         digest = content.pop("sha256")
         if digest != _digest(content):
             raise DamagedCheckpoint(f"{path} is not what was written (SHA-256 differs)")
         if content["version"] == VERSION:
             return [FileFacts(name, one["bytes"], one["sha256"]) for name, one in content["files"].items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _NO_SUCH_FILE as error:
+        raise DamagedCheckpoint(f"{path} is missing") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(f"{path}: {error}") from error
     raise UserError(
         f"{path} has version {content['version']}, this Phitune reads {VERSION}; continue with the Phitune "
@@ -202,10 +208,14 @@ def _damage_of(folder: Path, written: FileFacts, on_bytes: Callable[[int], None]
 
 def _damage_of_size(folder: Path, written: FileFacts) -> str | None:
     path = folder / written.name
-    if not path.is_file():
+    try:
+        found = path.stat()  # rather than `is_file`, which takes whatever the volume answers for a no
+    except _NO_SUCH_FILE:
         return f"{path} is missing"
-    if (size := path.stat().st_size) != written.num_bytes:
-        return f"{path} has {size} bytes, {written.num_bytes} were written"
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is missing"
+    if found.st_size != written.num_bytes:
+        return f"{path} has {found.st_size} bytes, {written.num_bytes} were written"
     return None
 
 

@@ -150,7 +150,8 @@ def _problems_of_text(text: str, where: str) -> Iterator[str]:
 
 
 def _missing(key: str, content: dict[str, Any], where: str) -> str:
-    return f"{where}: has no {key!r}; it has {', '.join(sorted(content)) or 'no keys'}"
+    keys = ", ".join(repr(found)[1:-1] for found in sorted(content))
+    return f"{where}: has no {key!r}; it has {keys or 'no keys'}"
 
 
 def _half_a_character(where: str) -> str:

@@ -11,6 +11,7 @@ from phitune_trainer.data.conversation import Conversation, Examined, examine_co
 from phitune_trainer.data.dataset import Identity, digest_of
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.processor import Processor
+from phitune_trainer.errors import raise_if_out_of_reach
 from phitune_trainer.model import Sample
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -119,6 +120,7 @@ def read_lines(file: Path) -> Iterator[tuple[int, int, bytes]]:
                 while is_too_long and rest and not rest.endswith(b"\n"):
                     rest = lines.readline(MAX_LINE_BYTES)
     except OSError as error:
+        raise_if_out_of_reach(error, file)
         raise DataError(
             f"{file}: cannot be read: {error.strerror}; a jsonl file of samples was expected"
         ) from error

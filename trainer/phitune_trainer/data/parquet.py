@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phitune_trainer.data.errors import DataError
+from phitune_trainer.errors import raise_if_out_of_reach
 
 CACHE_BYTES: Final = 64 * 2**20
 """Decoded row groups that one process keeps, but at least one; the datasets library puts 100 rows in each."""
@@ -149,6 +150,7 @@ def _reading(file: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
+        raise_if_out_of_reach(error, file)
         number = error.errno if isinstance(error, OSError) else None
         reason = str(error) if number is None else os.strerror(number)
         raise DataError(

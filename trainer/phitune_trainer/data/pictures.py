@@ -16,6 +16,7 @@ from torch import Tensor
 
 from phitune_trainer.data.errors import DataError
 from phitune_trainer.data.whole import looks_cut
+from phitune_trainer.errors import raise_if_out_of_reach
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: a small file can hold one that fills the memory. Pillow warns from here on."""
@@ -43,6 +44,7 @@ def find_picture(name: str, root: Path) -> Path:
         real, real_root = (os.path.join(os.path.realpath(each), "") for each in (path, root))
         is_file = path.is_file()
     except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise_if_out_of_reach(error, path)
         raise DataError(
             f"picture {name!r}: cannot be looked up: {error.strerror}; looked for {path}"
         ) from error
@@ -98,6 +100,7 @@ def load_picture(source: Path | bytes, *, num_crops: int, crop_size: int) -> Ten
         except MemoryError:
             raise
         except Exception as error:  # each decoder raises its own: OSError, SyntaxError, struct.error, ...
+            raise_if_out_of_reach(error, source)
             raise DataError(f"{_name(source)}: cannot be decoded ({error}); replace the file") from error
         return scale(colours, num_crops=num_crops, crop_size=crop_size)
 
@@ -169,6 +172,7 @@ def _open(source: Path | bytes) -> ImageFile.ImageFile:
     except MemoryError:
         raise
     except Exception as error:  # as in load_picture
+        raise_if_out_of_reach(error, source)
         raise DataError(f"{_name(source)}: not a picture that can be read; replace the file") from error
     if picture.width * picture.height > MAX_PIXELS:
         picture.close()

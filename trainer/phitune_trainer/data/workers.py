@@ -27,7 +27,7 @@ from phitune_trainer.data.errors import DataError
 from phitune_trainer.errors import FAULT, UserError
 from phitune_trainer.exit_codes import DONE
 from phitune_trainer.model import Sample
-from phitune_trainer.processes import die_with_parent
+from phitune_trainer.processes import die_with_parent, signal_name
 
 VARIABLE = "DATA_WORKERS"
 """Environment variable that sets the number of worker processes of each rank."""
@@ -171,7 +171,7 @@ class Workers:
         worker.channel.close()
         _, status = os.waitpid(worker.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        end = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         at = f" while it prepared {dataset.where(worker.tasks[0][1])}" if worker.tasks else ""
         remedy = (
             f"; if that was for want of memory, raise resources.memory, or set {VARIABLE} to fewer"

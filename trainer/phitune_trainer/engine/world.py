@@ -25,9 +25,9 @@ from phitune_trainer.processes import LISTENER_VARIABLE
 T = TypeVar("T")
 
 COLLECTIVE_TIMEOUT_SECONDS = 1800
-"""How long a rank waits for the others. Ranks wait in a collective while rank 0 alone exports many GB to a
-slow volume. A rank that dies closes its connections, which is noticed at once: only a
-rank that hangs is waited for so long. PHITUNE_COLLECTIVE_TIMEOUT_SECONDS sets another number."""
+"""How long a rank waits for the others. Ranks wait in a collective while rank 0 alone writes a file of an
+export, of up to 2 GB, to a slow volume. A rank that dies closes its connections, which is noticed at once:
+only a rank that hangs is waited for so long. PHITUNE_COLLECTIVE_TIMEOUT_SECONDS sets another number."""
 _BACKSTOP_SECONDS = 60
 """So much later the collective itself fails, where the heartbeat has not ended the rank."""
 
@@ -98,6 +98,28 @@ class World:
         self._arrive()
         dist.broadcast_object_list(values, src=0)
         return values[0]  # type: ignore[no-any-return]
+
+    def from_first_at_length(self, action: Callable[[Callable[[], object]], T]) -> T:
+        """`from_first` for what takes longer than a rank is waited for.
+
+        `action` gets a function to call whenever it has come further: the others then wait anew.
+        """
+
+        def in_turns() -> T | None:
+            if not self.is_first:
+                while self.sum([0])[0]:
+                    pass
+                return None
+            try:
+                value = action(lambda: self.sum([1]))
+            except Exception:
+                self.sum([0])
+                raise
+            self.sum([0])
+            return value
+
+        done = self.together(in_turns)
+        return self.from_first(lambda: done)  # type: ignore[return-value]
 
     def together(self, action: Callable[[], T]) -> T:
         """Run `action` on every rank; its result here, if it went well on all of them.

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from torch import Tensor
+
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError, Processor
 from phitune_trainer.data.dataset import Questions
@@ -26,11 +28,13 @@ from phitune_trainer.evaluate.kept import (
 )
 from phitune_trainer.evaluate.prediction import Prediction
 from phitune_trainer.evaluate.scores import Scores, sample_score
-from phitune_trainer.model import Phi3V, Sample, generate
-from phitune_trainer.model.likelihood import choice_log_probabilities
+from phitune_trainer.model import Phi3V, Sample, answering, choice_log_probabilities, generate
 from phitune_trainer.run_layout import RunLayout, write_atomically
 from phitune_trainer.strict_json import to_json
 from phitune_trainer.tokenizer import END
+
+Embed = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Pictures to what the vision part makes of each, as `VisionEmbedding.each` does."""
 
 _SPARE_TOKENS: Final = 8
 """Tokens an answer may have more than the longest right one; it is wrong by then anyway."""
@@ -136,15 +140,18 @@ def predict(
     asked: Asked,
     *,
     others: Sequence[Path] = (),
+    embed: Embed | None = None,
     should_stop: Callable[[], bool],
     on_progress: Callable[[int, int], None],
 ) -> list[Prediction] | None:
     """All predictions in the order of the samples, the same on all ranks; None if a rank was asked to stop.
 
     Answers to the same `asked` that lie in `folder`, or in `others` that are only read, are not asked for
-    again. Each sample is answered once, whatever the number of ranks. `on_progress` gets the numbers of
-    samples done and in all, first of all that of those which are not asked again.
+    again. Each sample is answered once, whatever the number of ranks. `embed` stands for the vision part,
+    where that need not be asked each time. `on_progress` gets the numbers of samples done and in all, first
+    of all that of those which are not asked again.
     """
+    embed = embed or model.model.vision_embed_tokens.each
     known = world.from_first(lambda: _take_over(held_out, folder, asked, others))
     unknown = [index for index in range(held_out.num_samples) if index not in known]
     rounds = rounds_of(unknown, world.rank, world.size, held_out.batch_size)
@@ -165,7 +172,7 @@ def predict(
             if is_stopping:
                 return None
             nexts += [ahead.submit(_questions, held_out, one) for one in rounds[number + 1 : number + 2]]
-            answers = _answer(model, held_out, questions, int(asked["maxNewTokens"]))
+            answers = _answer(model, held_out, embed, questions, int(asked["maxNewTokens"]))
             file.add(answers)
             found.update(answers)
             done = min(len(unknown), (number + 1) * world.size * held_out.batch_size)
@@ -234,11 +241,14 @@ def _raise(problem: Exception | None) -> None:
 
 
 def _answer(
-    model: Phi3V, held_out: HeldOut, questions: Sequence[Question], max_new_tokens: int
+    model: Phi3V, held_out: HeldOut, embed: Embed, questions: Sequence[Question], max_new_tokens: int
 ) -> dict[int, Prediction]:
     processor, prompts = held_out.processor, [question.prompt for question in questions]
-    outputs = generate(model, prompts, max_new_tokens=max_new_tokens, eos_ids=processor.tokenizer.eos_ids)
-    likely = _choices(model, held_out, prompts)
+    with answering(model):
+        embedded = embed([picture for prompt in prompts for picture in prompt.pictures])
+    eos_ids = processor.tokenizer.eos_ids
+    outputs = generate(model, prompts, max_new_tokens=max_new_tokens, eos_ids=eos_ids, embedded=embedded)
+    likely = _choices(model, held_out, prompts, embedded)
     found = {}
     for question, tokens, choices in zip(questions, outputs, likely, strict=True):
         text = processor.decode(tokens)
@@ -252,14 +262,14 @@ def _answer(
 
 
 def _choices(
-    model: Phi3V, held_out: HeldOut, prompts: Sequence[Sample]
+    model: Phi3V, held_out: HeldOut, prompts: Sequence[Sample], embedded: Sequence[Tensor]
 ) -> Sequence[Mapping[str, float] | None]:
     """The log probability of each choice after each prompt; None where one is not a finite number."""
     if not held_out.choices or not prompts:
         return [None] * len(prompts)
     encode = held_out.processor.tokenizer.encode
     tokens = [encode(choice + END, begin=False) for choice in held_out.choices]
-    rows = choice_log_probabilities(model, prompts, tokens).tolist()
+    rows = choice_log_probabilities(model, prompts, tokens, embedded=embedded).tolist()
     return [
         dict(zip(held_out.choices, row, strict=True)) if all(map(math.isfinite, row)) else None
         for row in rows

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from phitune_trainer.engine.world import World
-from phitune_trainer.evaluate.evaluation import HeldOut, find_baseline, predict, write_evaluation
+from phitune_trainer.evaluate.evaluation import Embed, HeldOut, find_baseline, predict, write_evaluation
 from phitune_trainer.evaluate.scores import score
 from phitune_trainer.evaluate.weights import weights_digest
 from phitune_trainer.model import Phi3V
@@ -16,7 +16,8 @@ from phitune_trainer.run_layout import IncarnationFolder, RunLayout
 class Evaluator:
     """Scores the model whenever it is asked to; `baseline` is the base model's score, once known.
 
-    `parameters`: those that the run trains; all others are the same in every start of it.
+    `parameters`: those that the run trains; all others are the same in every start of it. `embed`: as
+    `predict` says.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Evaluator:
         layout: RunLayout,
         folder: IncarnationFolder,
         *,
+        embed: Embed | None,
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._model = model
@@ -36,6 +38,7 @@ class Evaluator:
         self._world = world
         self._layout = layout
         self._folder = folder
+        self._embed = embed
         self._on_progress = on_progress
         self.baseline = find_baseline(layout)
 
@@ -54,6 +57,7 @@ class Evaluator:
             folder,
             asked,
             others=[start.evaluation(step) for start in self._earlier_starts()],
+            embed=self._embed,
             should_stop=should_stop,
             on_progress=self._on_progress,
         )

@@ -46,9 +46,9 @@ def _at_the_loss(setup: Setup) -> Activations:
     model, b = setup.model, setup.element_bytes
     tokens, labels = _of_pass(setup)["tokens"], _of_pass(setup)["labels"]
     logits = labels * model.vocab_size * (2 * 4 + b)
-    # The head's gradient, or the last norm's: its input's in float32, three at a time, and those around it.
+    # The head's gradient, or those of the last norm: its output's, the normed input's, its weight's unsummed.
     head = model.vocab_size * model.hidden_size * b if setup.method == "full" else 0
-    norm = tokens * model.hidden_size * (3 * 4 + 3 * b)
+    norm = 3 * tokens * model.hidden_size * b
     return Activations(_text_kept(setup) + _norm_kept(setup), _vision_kept(setup), logits, max(head, norm))
 
 
@@ -118,9 +118,9 @@ def _text_work(setup: Setup) -> int:
 
 
 def _norm_kept(setup: Setup) -> int:
-    """Of one RMSNorm: its input in float32; where its weight is trained, the normed input too."""
-    trained = setup.element_bytes if setup.method == "full" else 0
-    return _of_pass(setup)["tokens"] * setup.model.hidden_size * (4 + trained)
+    """Of one RMSNorm: its input and a float32 a token; where its weight is trained, the normed input too."""
+    rows = 2 if setup.method == "full" else 1
+    return _of_pass(setup)["tokens"] * (rows * setup.model.hidden_size * setup.element_bytes + 4)
 
 
 def _linear_input(setup: Setup, width: int) -> int:

@@ -1,5 +1,6 @@
 """Phi-3.5-vision in plain PyTorch: start reading at `phi3v.py`."""
 
+from phitune_trainer.model.answering import answering
 from phitune_trainer.model.generate import generate
 from phitune_trainer.model.inputs import Batch, Branch, Sample, collate
 from phitune_trainer.model.likelihood import choice_log_probabilities
@@ -12,6 +13,7 @@ __all__ = [
     "Branch",
     "Phi3V",
     "Sample",
+    "answering",
     "choice_log_probabilities",
     "collate",
     "generate",

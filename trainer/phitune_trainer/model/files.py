@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from phitune_trainer.errors import raise_if_out_of_reach
 from phitune_trainer.model_config import ModelFilesError
 
 INDEX = "model.safetensors.index.json"
@@ -66,6 +67,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     except FileNotFoundError as error:
         raise ModelFilesError(f"{path}: not found, but the folder's index names it; copy it again") from error
     except (OSError, ValueError, RecursionError) as error:
+        raise_if_out_of_reach(error, path)
         raise ModelFilesError(f"{path}: not a safetensors file: {error}; copy it again") from error
     expected = max((entry.end for entry in tensors.values()), default=first)
     if actual != expected:

@@ -1,10 +1,8 @@
-"""Attention over a packed row by PyTorch's variable-length flash attention: one call for all segments.
+"""Attention over a packed row by variable-length flash attention: one call for all segments.
 
-It needs a GPU of compute capability 8.0 (Ampere) or newer, bfloat16, and PyTorch 2.11 or newer with its
-own flash attention; nothing else has to be installed.
+It needs a GPU of compute capability 8.0 (Ampere) or newer, bfloat16, and flash-attn or PyTorch 2.11 or newer.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,8 +12,7 @@ from torch import Tensor
 
 from phitune_trainer.host_copy import upload
 from phitune_trainer.model.inputs import Segment
-
-_CAUSAL = (-1, 0)  # a window: everything to the left, nothing to the right
+from phitune_trainer.model.varlen import MissingError, find_varlen
 
 
 @dataclass(frozen=True)
@@ -67,13 +64,11 @@ class FlashAttention:
 
     def __call__(self, _layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend as `attention.Attend` says, in every layer alike."""
-        from torch.nn.attention.varlen import varlen_attn
-
         if not self._plan.parts:
             return query
         if self._has_branches:
             key, value = self._gather(key), self._gather(value)
-        attended = varlen_attn(
+        return find_varlen()(
             query.contiguous(),
             key.contiguous(),
             value.contiguous(),
@@ -81,10 +76,7 @@ class FlashAttention:
             self._key_ends,
             max(self._plan.parts),
             max(self._plan.key_lengths),
-            window_size=_CAUSAL,
         )
-        assert isinstance(attended, Tensor)
-        return attended
 
     def _gather(self, row: Tensor) -> Tensor:
         """(T, heads, head_dim) -> the keys or values of all parts in turn."""
@@ -102,17 +94,11 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     major, minor = torch.cuda.get_device_capability(device)
     if major < 8:
         return f"it needs compute capability 8.0 (Ampere) or newer, this is {major}.{minor}"
-    return _missing_in_torch()
-
-
-def _missing_in_torch() -> str | None:
     try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        is_there = False
-    else:
-        is_there = "window_size" in inspect.signature(varlen_attn).parameters
-    return None if is_there else f"it needs PyTorch 2.11 or newer, this is {torch.__version__}"
+        find_varlen()
+    except MissingError as missing:
+        return str(missing)
+    return None
 
 
 def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:

@@ -6,42 +6,47 @@ it is run once more from the start, so that the answer is the one that decoding 
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from phitune_trainer.model.answering import answering
 from phitune_trainer.model.inputs import Sample, Segment, collate
 from phitune_trainer.model.phi3v import Phi3V
 
 
-@torch.no_grad()
 def generate(
-    model: Phi3V, samples: Sequence[Sample], *, max_new_tokens: int, eos_ids: Collection[int]
+    model: Phi3V,
+    samples: Sequence[Sample],
+    *,
+    max_new_tokens: int,
+    eos_ids: Collection[int],
+    embedded: Sequence[Tensor] = (),
 ) -> list[list[int]]:
     """The most likely continuation of each sample: its tokens up to the first of `eos_ids`, which is left
     out.
 
-    Labels of the samples are not looked at; none has branches. The model is in evaluation mode meanwhile.
+    Labels of the samples are not looked at; none has branches. `embedded`: what the vision part makes of each
+    of their pictures, where that is known. The model is in evaluation mode meanwhile.
     """
     assert not any(sample.branches for sample in samples)
     if not samples or max_new_tokens < 1:
         return [[] for _ in samples]
-    was_training = model.training
-    model.eval()
-    try:
-        return _Decoding(model, samples, max_new_tokens).run(max_new_tokens, frozenset(eos_ids))
-    finally:
-        model.train(was_training)
+    with answering(model):
+        return _Decoding(model, samples, embedded, max_new_tokens).run(max_new_tokens, frozenset(eos_ids))
 
 
 class _Decoding:
     """The state of one call: what each of the B rows holds so far, and its keys and values in every layer."""
 
-    def __init__(self, model: Phi3V, samples: Sequence[Sample], max_new_tokens: int) -> None:
+    def __init__(
+        self, model: Phi3V, samples: Sequence[Sample], embedded: Sequence[Tensor], max_new_tokens: int
+    ) -> None:
         config = model.model_config
         weight = model.lm_head.weight
-        batch = collate(samples).to(weight.device)
+        batch = replace(collate(samples), embedded=tuple(embedded)).to(weight.device)
         self.model = model
         lengths = [sample.num_tokens for sample in samples]
         self.prompts = torch.split(model.model.embed(batch), lengths)  # each (tokens, hidden)

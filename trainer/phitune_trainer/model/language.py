@@ -13,7 +13,11 @@ from phitune_trainer.model_config import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit mean square in float32, then by the weight in the model's own precision, as published."""
+    """Scale to unit mean square in float32, then by the weight in the model's own precision, as published.
+
+    The first of the two is one kernel on a GPU, which keeps its input and a number a token. It takes weights
+    too, but then rounds once rather than twice: other numbers than the published ones in 16 bits.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -22,9 +26,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, size) -> the same shape and dtype."""
-        wide = x.float()
-        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * normed.to(x.dtype)
+        return self.weight * functional.rms_norm(x, self.weight.shape, eps=self.eps)
 
 
 class SelfAttention(nn.Module):

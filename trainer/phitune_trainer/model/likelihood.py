@@ -6,20 +6,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from phitune_trainer.model.answering import answering
 from phitune_trainer.model.inputs import IGNORED, Branch, Sample, collate
 from phitune_trainer.model.phi3v import Phi3V
 
 
-@torch.no_grad()
 def choice_log_probabilities(
-    model: Phi3V, prompts: Sequence[Sample], choices: Sequence[Sequence[int]]
+    model: Phi3V,
+    prompts: Sequence[Sample],
+    choices: Sequence[Sequence[int]],
+    *,
+    embedded: Sequence[Tensor] = (),
 ) -> Tensor:
     """Log probability of each choice after each prompt: natural, (prompts, choices), float32, on the CPU.
 
     A choice is the token ids of a whole answer, its end token included if its end is to count; its value is
     the sum over its tokens, each given those before it. Every choice is scored as if alone; the prompt is
-    computed once where that changes nothing. Labels of the prompts are not looked at. The model is in
-    evaluation mode meanwhile.
+    computed once where that changes nothing. Labels of the prompts are not looked at. `embedded`: what the
+    vision part makes of each of their pictures, where that is known. The model is in evaluation mode
+    meanwhile.
     """
     ends = [torch.tensor(list(choice), dtype=torch.int64) for choice in choices]
     branches = tuple(Branch(input_ids=ids, labels=ids) for ids in ends)
@@ -27,14 +32,10 @@ def choice_log_probabilities(
         replace(prompt, labels=torch.full_like(prompt.labels, IGNORED), branches=branches)
         for prompt in prompts
     ]
-    was_training = model.training
-    model.eval()
-    try:
-        batch = collate(whole, original_max_positions=model.model_config.original_max_positions)
-        batch = batch.to(model.lm_head.weight.device)
+    batch = collate(whole, original_max_positions=model.model_config.original_max_positions)
+    batch = replace(batch, embedded=tuple(embedded)).to(model.lm_head.weight.device)
+    with answering(model):
         logits = model.lm_head(model.hidden_states(batch)[batch.label_positions]).float()
-    finally:
-        model.train(was_training)
     of_labels = logits.log_softmax(dim=-1).gather(1, batch.labels[:, None])[:, 0].cpu()
     lengths = [len(ids) for _ in prompts for ids in ends]
     sums = [part.sum() for part in of_labels.split(lengths)]

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from phitune_trainer.errors import raise_if_out_of_reach
 from phitune_trainer.model.files import TensorEntry
 from phitune_trainer.model_config import ModelFilesError
 
@@ -37,6 +38,7 @@ def read_tensors(path: Path, entries: Mapping[str, TensorEntry], *, dtype: torch
             read = pool.map(lambda name: _read(path, entries[name]).to(dtype), in_order)
             return dict(zip(in_order, read, strict=True))
     except OSError as error:
+        raise_if_out_of_reach(error, path)
         raise ModelFilesError(f"{path}: cannot be read: {error.strerror or error}; copy it again") from error
 
 

@@ -46,6 +46,11 @@ class VisionEmbedding(nn.Module):
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.sub_GN.device
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of what it gives."""
         return self.sub_GN.dtype
@@ -71,6 +76,13 @@ class VisionEmbedding(nn.Module):
         # One by one: what comes of a picture is then the same to the bit whatever it comes with.
         with torch.no_grad():
             return torch.cat([self._embed([picture]) for picture in pictures])
+
+    def each(self, pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The rows of each picture, where this part is; the pictures may be elsewhere."""
+        if not pictures:
+            return ()
+        here = [picture.to(self.device) for picture in pictures]
+        return torch.split(self(here), [self.num_tokens(picture) for picture in here])
 
     def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
         crops = torch.cat([crops_of(picture, self.crop_size) for picture in pictures])
