@@ -25,14 +25,18 @@ COPY LICENSE /opt/phitune/
 # The operator builds and checks the trainer's config with the trainer's own classes, and takes no more of it.
 COPY trainer/phitune_trainer/__init__.py \
      trainer/phitune_trainer/config.py \
+     trainer/phitune_trainer/errors.py \
      trainer/phitune_trainer/exit_codes.py \
      trainer/phitune_trainer/model_config.py \
      trainer/phitune_trainer/problems.py \
+     trainer/phitune_trainer/transfer.py \
      trainer/phitune_trainer/yaml_reader.py \
      /opt/phitune/phitune_trainer/
 COPY trainer/phitune_trainer/memory /opt/phitune/phitune_trainer/memory
 COPY operator/phitune_operator /opt/phitune/phitune_operator
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune
+COPY hack/images/imagebuild/sbom.py /usr/share/sbom/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune \
+    && python3 /usr/share/sbom/sbom.py phitune/operator "${REVISION}" >/usr/share/sbom/phitune.cdx.json
 WORKDIR /tmp
 USER 65532:65532
 CMD ["python3", "-m", "phitune_operator.main"]

@@ -41,6 +41,8 @@ class Lock:
     literal: tuple[str, ...] = ()
     torch: str | None = None
     """Version of torch, where it is not that of dev.txt; then what comes with torch differs, too."""
+    alone: bool = False
+    """Without what its packages depend on: that is in the lock they are installed beside."""
 
     @property
     def file(self) -> Path:
@@ -79,6 +81,13 @@ LOCKS = (
     # The last torch with kernels for V100: docker/matrix.toml.
     Lock(name="trainer-v100", extra="trainer", torch="2.10.0"),
     Lock(name="docs", group="docs"),
+    # Of the trainer's build with flash-attn: its sources, whose setup needs torch, and the compiler.
+    Lock(name="flash-attn", literal=("flash-attn==2.8.3.post2",), alone=True),
+    Lock(
+        name="cuda-compiler",
+        literal=("nvidia-cuda-crt==13.2.*", "nvidia-cuda-nvcc==13.2.*", "nvidia-nvvm==13.2.*", "wheel"),
+        alone=True,
+    ),
     # What builds our own wheel, and those that are published as source only (deepspeed).
     Lock(name="build", literal=("hatchling>=1.27", "editables", "setuptools", "wheel")),
     Lock(name="bootstrap", literal=("uv",)),
@@ -142,6 +151,7 @@ def write(lock: Lock, *, upgrade: bool) -> None:
     command += ["--python-version", OLDEST_PYTHON, "--generate-hashes", "--no-emit-index-url"]
     command += ["--custom-compile-command", "make lock", "--output-file", str(lock.file)]
     command += ["--upgrade"] if upgrade else []
+    command += ["--no-deps"] if lock.alone else []
     constraints = _constraints(lock)
     command += ["--constraints", str(constraints)] if constraints else []
     if lock.group:

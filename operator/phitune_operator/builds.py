@@ -20,6 +20,8 @@ class Build:
     torch: str
     cuda: str
     deepspeed: str
+    flash_attn: str | None = None
+    """Version of the package flash-attn; None where it is not in."""
     driver: int
     """Oldest major version of the NVIDIA driver under which it runs."""
     architectures: tuple[Capability, ...]
@@ -45,6 +47,7 @@ def read_builds(text: str) -> tuple[Build, ...]:
             torch=row["torch"],
             cuda=row["cuda"],
             deepspeed=row["deepspeed"],
+            flash_attn=row.get("flash-attn"),
             driver=row["driver"],
             architectures=tuple(_capability(each) for each in row["architectures"]),
             attention=tuple(row["attention"]),

@@ -9,15 +9,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from imagebuild import archive, deps, keys, storage
+from imagebuild import archive, deps, keys, recipes, storage
 from imagebuild.paths import ROOT, cache, locked
 from imagebuild.process import BuildError, say
+from imagebuild.recipes import Recipe
 
 IMAGES = ("operator", "trainer")
+SBOM = "usr/share/sbom/phitune.cdx.json"
+"""In each image: what is in it."""
+ARCHIVE = re.compile(rf"(?P<name>.+?)-(?P<content>[0-9a-f]{{{keys.KEY_LENGTH}}})(-.*)?\.tar")
 NUM_KEPT = 3
 """Builds of each image that stay in the cache: the one in use, and two to go back to."""
 TOOLS = (
@@ -34,10 +39,12 @@ class Built:
     """An image and where it is."""
 
     name: str
-    """operator or trainer."""
+    """operator, trainer, or one of a release."""
     reference: str
     """The name to put into a pod; in a registry if it was pushed."""
     archive: Path
+    sbom: Path
+    """The list of what is in it, as CycloneDX."""
     bytes: int
     """Size of the archive."""
     seconds: float
@@ -46,13 +53,21 @@ class Built:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {**asdict(self), "archive": str(self.archive)}
+        return {**asdict(self), "archive": str(self.archive), "sbom": str(self.sbom)}
 
 
-def build(names: Sequence[str], *, tag: str | None, out: Path | None, registry: str | None) -> list[Built]:
+def build(
+    names: Sequence[str],
+    *,
+    tag: str | None,
+    out: Path | None,
+    registry: str | None,
+    release_on: str | None = None,
+) -> list[Built]:
     """Build images. `tag` replaces the hash of the content as tag; `out`, a folder, gets copies.
 
-    Raises BuildError. Goes on in a new mount namespace, so nothing must have been started before.
+    `release_on`, a base image: `names` are of a release and built on it. Raises BuildError. Goes on in a new
+    mount namespace, so nothing must have been started before.
     """
     refuse_other_machines(platform.machine())
     if os.geteuid() != 0:
@@ -62,7 +77,12 @@ def build(names: Sequence[str], *, tag: str | None, out: Path | None, registry: 
     storage.enter_private_mounts()
     with locked(cache()), storage.opened(cache() / "storage") as opened:
         _remove_interrupted(cache())
-        built = [_build(opened, name, tag=tag, out=out, registry=registry) for name in names]
+        built = []
+        for name in names:
+            make = partial(recipes.local, opened, name)
+            if release_on:
+                make = partial(recipes.release, name, release_on)
+            built.append(_build(opened, make, tag=tag, out=out, registry=registry))
         _forget_old(opened)
     return built
 
@@ -77,42 +97,45 @@ def refuse_other_machines(machine: str) -> None:
 
 
 def _build(
-    store: storage.Storage, name: str, *, tag: str | None, out: Path | None, registry: str | None
+    store: storage.Storage,
+    make: Callable[[], Recipe],
+    *,
+    tag: str | None,
+    out: Path | None,
+    registry: str | None,
 ) -> Built:
     began = time.monotonic()
-    dependencies = deps.build(store, name)
-    dockerfile = ROOT / "docker" / f"{name}.Dockerfile"
-    content = _content_key(dockerfile, dependencies)
+    recipe = make()
+    name, content = recipe.name, recipe.content
     image = f"localhost/phitune/{name}:{content}"
-    reference = f"localhost/phitune/{name}:{tag or content}"
+    reference = f"localhost/{recipe.reference(tag or content)}"
     target = cache() / "archives" / f"{name}-{content}{f'-{tag}' if tag else ''}.tar"
-    was_there = target.exists() and store.has(image)
+    sbom = target.with_suffix(".cdx.json")
+    was_there = target.exists() and sbom.exists() and store.has(image)
     if not was_there:
         say(f"{name}: our code")
         command = ["build", "--quiet", "--isolation", "chroot", "--format", "oci", "--timestamp", "0"]
-        command += [
-            "--build-context",
-            f"deps=container-image://{dependencies}",
-            "--build-arg",
-            f"REVISION={content}",
-        ]
-        store.buildah(*command, "--file", dockerfile, "--tag", image, ROOT, doing=f"building {image}")
-        if _content_key(dockerfile, dependencies) != content:
+        command += [*recipe.arguments, "--build-arg", f"REVISION={content}"]
+        store.buildah(*command, "--file", recipe.dockerfile, "--tag", image, ROOT, doing=f"building {image}")
+        if make().content != content:
             store.remove(image)
             raise BuildError(f"{name}: a source file changed while it was copied; build again")
         archive.write(store, image, archive.Layers(cache() / "layers"), target, reference=reference)
+        sbom.write_bytes(store.read(image, SBOM))
     os.utime(target)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         target = Path(shutil.copy(target, out / f"phitune-{name}.tar"))
+        sbom = Path(shutil.copy(sbom, out / f"phitune-{name}.cdx.json"))
     if registry:
-        reference = f"{registry.rstrip('/')}/{reference.removeprefix('localhost/')}"
+        reference = f"{registry.rstrip('/')}/{recipe.reference(tag or content)}"
         say(f"{name}: pushing {reference}")
         push(store, image, reference)
     return Built(
         name=name,
         reference=reference,
         archive=target,
+        sbom=sbom,
         bytes=target.stat().st_size,
         seconds=round(time.monotonic() - began, 1),
         was_there=was_there,
@@ -143,11 +166,6 @@ def advice(complaint: str, registry: str) -> str:
     return ""
 
 
-def _content_key(dockerfile: Path, dependencies: str) -> str:
-    text = dockerfile.read_text()
-    return keys.key(dependencies, text, keys.files_key(ROOT, keys.copied_paths(text, ROOT)))
-
-
 def _remove_interrupted(folder: Path) -> None:
     for pattern in ("packages-*", "archives/.new-*", "layers/.new-*"):
         for path in folder.glob(pattern):
@@ -159,17 +177,25 @@ def _forget_old(store: storage.Storage) -> None:
     archives = sorted(
         (cache() / "archives").glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True
     )
-    kept = [
-        path for name in IMAGES for path in [p for p in archives if p.name.startswith(f"{name}-")][:NUM_KEPT]
-    ]
-    for path in set(archives) - set(kept):
-        path.unlink()
+    kept = newest([path.name for path in archives])
+    for path in archives:
+        if path.name not in kept:
+            path.unlink()
+            path.with_suffix(".cdx.json").unlink(missing_ok=True)
     present = {image: store.layers(image) for image in store.images()}
-    tops = {
-        f"localhost/phitune/{name}:{content}" for name, content in (path.stem.split("-")[:2] for path in kept)
-    }
+    tops = {f"localhost/phitune/{name}:{content}" for name, content in kept.values()}
     needed = [layers for image, layers in present.items() if image in tops]
     for image, layers in present.items():
         if not any(top[: len(layers)] == layers for top in needed):
             store.remove(image)
     archive.Layers(cache() / "layers").keep_only({digest for layers in needed for digest in layers})
+
+
+def newest(archives: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Of the names of archives, newest first, those to keep, each with its image's name and content."""
+    kept: dict[str, tuple[str, str]] = {}
+    for archive_name in archives:
+        parsed = ARCHIVE.fullmatch(archive_name)
+        if parsed and sum(name == parsed["name"] for name, _ in kept.values()) < NUM_KEPT:
+            kept[archive_name] = parsed["name"], parsed["content"]
+    return kept

@@ -8,18 +8,29 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagebuild import bundle
 from imagebuild.build import IMAGES, Built, build
 from imagebuild.process import BuildError, say
+from imagebuild.recipes import BASE_IMAGE, releases
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build what the arguments say; returns the exit status (2: it cannot be built, 130: interrupted)."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     # Ended from outside, leave as tidily as with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    names = IMAGES if options.image == "all" else (options.image,)
+    known = releases() if options.release else [*IMAGES]
+    if options.image not in (*known, "all"):
+        parser.error(
+            f"IMAGE is one of {', '.join(known)}, all {'with' if options.release else 'without'} --release"
+        )
+    names = known if options.image == "all" else [options.image]
+    base_image = options.base_image if options.release else None
     try:
-        built = build(names, tag=options.tag, out=options.out, registry=options.push)
+        built = build(names, tag=options.tag, out=options.out, registry=options.push, release_on=base_image)
+        if options.bundle:
+            bundle.write(built, options.bundle)
     except BuildError as error:
         say(f"error: {error}")
         return 2
@@ -48,12 +59,28 @@ def _parser() -> argparse.ArgumentParser:
         "build",
         help="build images and write them as OCI archives",
         description="Build images and write them as OCI archives into the cache, if anything changed. "
-        "The trainer's image holds stand-ins for CUDA libraries: it is for CPUs. Release images are built "
-        "with docker from docker/*.Dockerfile.",
+        "Without --release, the trainer's image holds stand-ins for CUDA libraries: it is for CPUs.",
     )
-    command.add_argument("image", nargs="?", default="all", choices=[*IMAGES, "all"])
+    command.add_argument(
+        "image",
+        nargs="?",
+        default="all",
+        metavar="IMAGE",
+        help=f"{', '.join(IMAGES)}; with --release {', '.join(releases())} (default: all)",
+    )
     command.add_argument("--tag", help="tag of the images (default: a hash of their content)")
     command.add_argument("--out", type=Path, help="also copy the archives into this folder")
     command.add_argument("--push", metavar="REGISTRY", help="also push, as REGISTRY/phitune/NAME:TAG")
+    command.add_argument(
+        "--release",
+        action="store_true",
+        help="build images of a release, whole, from docker/*.Dockerfile: the trainer's are for GPUs",
+    )
+    command.add_argument(
+        "--base-image", default=BASE_IMAGE, metavar="IMAGE", help="what a release stands on (%(default)s)"
+    )
+    command.add_argument(
+        "--bundle", type=Path, metavar="FILE", help="also write images, chart and CRDs as one archive"
+    )
     command.add_argument("--json", action="store_true", help="print what was built as JSON")
     return parser

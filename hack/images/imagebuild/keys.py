@@ -31,14 +31,14 @@ def files_key(root: Path, paths: Iterable[Path]) -> str:
     return key(*parts)
 
 
-def copied_paths(dockerfile: str, root: Path) -> list[Path]:
-    """What the last stage of a Dockerfile copies from the build context.
+def copied_paths(dockerfile: str, root: Path, *, all_stages: bool = False) -> list[Path]:
+    """What the last stage of a Dockerfile, or all of them, copy from the build context.
 
     Raises BuildError, with the line, for a source that does not exist.
     """
-    last_stage = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[-1].replace("\\\n", " ")
+    text = dockerfile if all_stages else re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[-1]
     found = []
-    for line in last_stage.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         words = line.split()
         if not words or words[0] != "COPY" or any(word.startswith("--from") for word in words):
             continue

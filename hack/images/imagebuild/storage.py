@@ -57,6 +57,15 @@ class Storage:
         found = json.loads(self.buildah("inspect", "--type", "image", image, doing=f"reading {image}"))
         return [str(digest) for digest in found["OCIv1"]["rootfs"]["diff_ids"]]
 
+    def read(self, image: str, path: str) -> bytes:
+        """A file of an image, `path` without the first slash. Raises FileNotFoundError."""
+        container = self.buildah("from", image, doing=f"opening {image}")
+        try:
+            root = self.buildah("mount", container, doing=f"mounting {image}")
+            return Path(root, path).read_bytes()
+        finally:
+            self.buildah("rm", container, doing=f"closing {image}")
+
     def remove(self, image: str) -> None:
         """Forget a name; layers that no other image uses go with it."""
         self.buildah("rmi", image, doing=f"removing {image}")

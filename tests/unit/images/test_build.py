@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagebuild.build import advice, refuse_other_machines
+from imagebuild.build import advice, newest, refuse_other_machines
 from imagebuild.process import BuildError
 
 
@@ -33,3 +33,18 @@ def test_refused_push_comes_with_a_remedy(complaint: str, remedy: str) -> None:
 
 def test_push_that_fails_for_another_reason_gets_no_advice() -> None:
     assert advice("no space left on device", "r:5000") == ""
+
+
+def test_the_three_newest_archives_of_each_image_stay() -> None:
+    names = [
+        f"{name}-{number:012x}" for number in range(5) for name in ("operator", "trainer", "trainer-v100")
+    ]
+    kept = newest([f"{name}.tar" for name in names] + ["notes.tar"])
+    assert list(kept) == [f"{name}.tar" for name in names[:9]]
+    assert kept["trainer-v100-000000000002.tar"] == ("trainer-v100", "000000000002")
+
+
+def test_archive_under_a_tag_of_its_own_counts_as_one_of_its_image() -> None:
+    assert newest(["trainer-0123456789ab-v1.0-rc.tar"]) == {
+        "trainer-0123456789ab-v1.0-rc.tar": ("trainer", "0123456789ab")
+    }

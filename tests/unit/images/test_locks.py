@@ -60,5 +60,5 @@ def test_extras_of_our_own_are_unfolded() -> None:
 
 
 def test_locks_of_this_project_are_in_step_with_pyproject() -> None:
-    assert len(LOCKS) == 7
+    assert len(LOCKS) == 9
     assert locks.check() == []

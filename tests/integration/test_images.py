@@ -1,0 +1,67 @@
+"""The operator's image, built for real: the same bytes each time, and a list of all that is in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lock import pins
+
+from harness.cluster import REPOSITORY, run
+
+# Slow: one after the other, for both workers of a parallel run would build under the same tags. Another build
+# may be waited for, of the cluster's images on an empty cache.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+@dataclass(frozen=True)
+class Built:
+    """One build and what came of it."""
+
+    digest: str
+    """Of the manifest, and so of every byte of the image."""
+    sbom: dict[str, Any]
+    was_there: bool
+
+
+def build(tag: str) -> Built:
+    """Build the operator's image under a tag that nobody else uses, and leave no archive of it."""
+    command = [sys.executable, str(REPOSITORY / "hack/images"), "build", "operator", "--json", "--tag", tag]
+    (one,) = json.loads(run(command, timeout=1800))
+    archive, sbom = Path(one["archive"]), Path(one["sbom"])
+    try:
+        with tarfile.open(archive) as tar:
+            index = json.load(tar.extractfile("index.json") or pytest.fail("no index"))
+        return Built(index["manifests"][0]["digest"], json.loads(sbom.read_text()), one["was_there"])
+    finally:
+        archive.unlink()
+        sbom.unlink()
+
+
+@pytest.fixture(scope="module")
+def image() -> Built:
+    return build("of-a-test-1")
+
+
+def test_two_builds_of_the_same_sources_do_not_differ_in_a_byte(image: Built) -> None:
+    again = build("of-a-test-2")
+    assert not again.was_there
+    assert again.digest == image.digest
+
+
+def test_list_of_contents_has_the_packages_of_the_lock_in_its_versions_and_debians(image: Built) -> None:
+    parts = image.sbom["components"]
+    python = {part["name"]: part["version"] for part in parts if part["purl"].startswith("pkg:pypi/")}
+    locked = pins((REPOSITORY / "requirements/operator.txt").read_text())
+    assert {name: version in map(str, locked[name]) for name, version in python.items()} == dict.fromkeys(
+        python, True
+    )
+    assert {"kopf", "kubernetes", "pydantic"} <= python.keys()
+    debian = {part["name"] for part in parts if part["purl"].startswith("pkg:deb/debian/")}
+    assert {"libc6", "python3.11", "ca-certificates"} <= debian
+    assert {"gcc", "g++", "make"}.isdisjoint(debian)

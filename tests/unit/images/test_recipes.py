@@ -1,0 +1,43 @@
+"""How the images of a release are made."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagebuild.cli import main
+from imagebuild.recipes import release, releases
+from phitune_operator.builds import BUILDS
+
+
+def test_a_release_has_the_operator_and_the_trainer_in_every_build_of_the_matrix() -> None:
+    assert releases() == ["operator", *(f"trainer-{build.name}" for build in BUILDS)]
+
+
+def test_builds_share_a_repository_and_are_told_apart_by_their_tags() -> None:
+    references = [release(name, "base").reference("1.2") for name in releases()]
+    assert references == [
+        "phitune/operator:1.2",
+        "phitune/trainer:1.2-flash",
+        "phitune/trainer:1.2-plain",
+        "phitune/trainer:1.2-v100",
+    ]
+
+
+@pytest.mark.parametrize("name", releases())
+def test_another_base_makes_another_image(name: str) -> None:
+    one, other = release(name, "debian:1"), release(name, "debian:2")
+    assert one.content != other.content
+    assert "BASE_IMAGE=debian:1" in one.arguments
+    assert [word for word in one.arguments if word.startswith("BUILD=")] == (
+        [f"BUILD={name.removeprefix('trainer-')}"] if name != "operator" else []
+    )
+
+
+def test_image_that_is_not_there_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, known in (
+        (["build", "trainer-flash"], "IMAGE is one of operator, trainer, all without --release"),
+        (["build", "--release", "trainer"], "operator, trainer-flash, trainer-plain, trainer-v100, all with"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert known in " ".join(capsys.readouterr().err.split())
