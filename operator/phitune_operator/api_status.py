@@ -62,7 +62,9 @@ class Placement(Group):
     compute_capability: str | None = None
     """Compute capability of the GPU, such as 9.0."""
     image: str | None = None
-    """Trainer image, pinned at the first attempt."""
+    """Trainer image, pinned at the first attempt; spec.image goes before it."""
+    default_image: str | None = None
+    """Trainer image that the operator chose, where spec.image names another one."""
     backend: str | None = None
     """Kind of object that runs the gangs, pinned at the first attempt."""
     build: str | None = None

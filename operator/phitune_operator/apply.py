@@ -6,8 +6,8 @@ Rights used here:
 | --- | --- | --- |
 | persistentvolumeclaims, configmaps | create, get | volume and config; get tells whose a name is |
 | networkpolicies.networking.k8s.io | create, get | who may talk to the pods |
-| jobs, pytorchjobs, jobsets | create, get, delete | prepare Job and gangs |
-| pods | delete | what still runs of a failed gang |
+| jobs, pytorchjobs, jobsets, trainjobs, trainingruntimes | create, get, delete | prepare Job and gangs |
+| pods | delete | what still runs of a failed gang, or waits for a lost node |
 | finetunejobs/status | patch | status |
 | finetunejobs | delete | `ttlAfterFinished` |
 | events | create, get, patch | Events; a repeated one counts up |
@@ -22,13 +22,15 @@ from datetime import datetime
 from typing import Any
 
 from phitune_operator import names
-from phitune_operator.backends import BACKENDS
+from phitune_operator.backends import provider_of
 from phitune_operator.clock import to_text
 from phitune_operator.kinds import (
     CLAIM,
     EVENT,
     FINETUNEJOB,
-    GANGS,
+    JOBSET,
+    OPTIONAL,
+    TRAINJOB,
     WATCHED,
     Key,
     Kind,
@@ -48,6 +50,8 @@ from phitune_operator.store import Store
 
 MAX_EVENT_MESSAGE = 1024
 """Characters that an Event's message may have."""
+RUNTIME_UNHEARD_OF = "must be created before the TrainJob"
+"""Kubeflow Trainer's word on a TrainJob whose runtime was made a moment ago: its watch has yet to tell it."""
 
 
 async def carry_out(kube: Kube, store: Store, actions: Iterable[Action], *, owner: Object) -> Refusal | None:
@@ -57,7 +61,8 @@ async def carry_out(kube: Kube, store: Store, actions: Iterable[Action], *, owne
     """
     for action in actions:
         if not isinstance(action, Create):
-            await kube.delete(action.kind, action.namespace, action.name, uid=action.uid)
+            where = action.namespace, action.name
+            await kube.delete(action.kind, *where, uid=action.uid, grace=action.grace)
         elif (refusal := await _create(kube, store, action, owner)) is not None:
             return refusal
     return None
@@ -94,14 +99,18 @@ async def announce(kube: Kube, job: Object, announcements: Iterable[Announcement
 
 async def _create(kube: Kube, store: Store, action: Create, owner: Object) -> Refusal | None:
     kind, body = action.kind, action.body
+    if kind == TRAINJOB and (refusal := await _look_below(kube, body, owner)) is not None:
+        return refusal
     try:
         _remember(store, kind, await kube.create(kind, body))
     except ApiError as error:
         if error.already_exists:
             return await _look_at(kube, store, action, owner)
-        if kind in GANGS and error.not_found and "namespaces" not in error.message:
-            message = f"the cluster has no {kind} kind; install {BACKENDS[kind.kind].provider}"
+        if kind in OPTIONAL and error.not_found and "namespaces" not in error.message:
+            message = f"the cluster has no {kind} kind; install {provider_of(kind)}"
             return Refusal(reason=TRAINING_OPERATOR_MISSING, message=message)
+        if RUNTIME_UNHEARD_OF in error.message:
+            raise ApiError(409, "Conflict", f"{kind} {name_of(body)}: {error.message}") from error
         if error.is_refusal and "is being terminated" not in error.message:
             return refusal_of(f"{kind} {name_of(body)}: {error.message}")
         raise
@@ -119,10 +128,25 @@ async def _look_at(kube: Kube, store: Store, action: Create, owner: Object) -> R
     is_ours = is_controlled_by(found, uid_of(owner)) or (
         kind == CLAIM and was_ours and labels.get(names.LABEL_JOB) == name_of(owner)
     )
+    refusal = _refusal_for(kind, found, is_ours=is_ours)
+    if refusal is None:
+        _remember(store, kind, found)
+    return refusal
+
+
+async def _look_below(kube: Kube, trainjob: Object, owner: Object) -> Refusal | None:
+    """Trainer takes the JobSet of a TrainJob's name for the one that it made, whoever did."""
+    found = await kube.get(JOBSET, trainjob["metadata"]["namespace"], name_of(trainjob))
+    if found is None:
+        return None
+    return _refusal_for(JOBSET, found, is_ours=labels_of(found).get(names.LABEL_JOB_UID) == uid_of(owner))
+
+
+def _refusal_for(kind: Kind, found: Object, *, is_ours: bool) -> Refusal | None:
+    name, was_ours = name_of(found), labels_of(found).get(names.LABEL_MANAGED_BY) == names.MANAGER
     if is_terminating(found) or (was_ours and not is_ours):
         raise ApiError(409, "Conflict", f"{kind} {name} of an earlier job is still being deleted")
     if is_ours:
-        _remember(store, kind, found)
         return None
     return Refusal(
         reason=NAME_COLLISION,

@@ -11,24 +11,30 @@ from phitune_operator.backends import BACKENDS, is_suspended
 from phitune_operator.clock import from_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import Kind, Object, is_terminating, kind_of
+from phitune_operator.kinds import POD, Kind, Object, is_terminating, kind_of
 from phitune_operator.observed import Create, Delete, Observed
 from phitune_operator.placement import selector_of
-from phitune_operator.policies import gang_end, queue, restart
+from phitune_operator.policies import gang_end, prepare, queue, restart
 from phitune_operator.policies.free import pool_for, why_not_now
 from phitune_operator.policies.gang_end import End, Verdict
 from phitune_operator.policies.half_placed import TAKEN_BACK, apart, how_it_waited
 from phitune_operator.policies.image_pull import NO_IMAGE, how_it_pulls
-from phitune_operator.policies.running import how_it_runs
+from phitune_operator.policies.running import TRAINING, how_it_runs
 from phitune_operator.policies.stall import how_it_stalled
-from phitune_operator.render.gang import gang
+from phitune_operator.render.config_map import config_map
+from phitune_operator.render.gang import with_needs
+from phitune_operator.render.network_policy import network_policies
 from phitune_operator.render.subject import Subject
 from phitune_operator.status import condition_of, duration_text, flipped_at, is_true
 
 POLL = 5.0
-"""Seconds between two looks at a gang that runs: how fresh the progress in status is."""
+"""Seconds between two looks at a gang that comes or goes."""
+PROGRESS = 10.0
+"""Seconds between two questions to rank 0 of a gang that runs, at least: how fresh progress in status is."""
 RECHECK = 10.0
 """Seconds between two looks at what no watch tells: a claim of the user's, nodes, why pods are not made."""
+BEREAVED_GRACE = 10
+"""Seconds that pods get to end whose gang has lost a node: enough to bring a write to its end."""
 CREATING, STOPPING, NO_ROOM = "Creating", "Stopping", "NoRoom"
 
 
@@ -128,7 +134,8 @@ def leave_suspension(draft: Draft) -> None:
 def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Clear away an attempt that is over; start the next when nothing of it runs and the pause is past."""
     hear_rank_zero(seen, draft)
-    for known in seen.gangs:
+    hurry(seen, draft)
+    for known in (*seen.gangs, *seen.runtimes):
         clear_away(draft, kind_of(known), known)
     if seen.gangs or any(pod.is_live for pod in seen.gang_pods):
         draft.look_again(POLL)
@@ -144,6 +151,16 @@ def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
         draft.look_again(wait)
     else:
         start_attempt(seen, subject, draft)
+
+
+def hurry(seen: Observed, draft: Draft) -> None:
+    """Let pods go soon that wait for those of a lost node, and those, should it be back: alone none saves."""
+    if draft.condition(names.CONDITION_RESTARTING).get("reason") != "NodeLost":
+        return
+    namespace = seen.key.namespace
+    for pod in seen.gang_pods:
+        if not pod.has_ended and (not pod.is_terminating or pod.grace > BEREAVED_GRACE):
+            draft.do(Delete(kind=POD, namespace=namespace, name=pod.name, uid=pod.uid, grace=BEREAVED_GRACE))
 
 
 def pause_before_next(seen: Observed, draft: Draft) -> timedelta:
@@ -192,7 +209,20 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
         "(ends with this attempt)",
     )
     draft.set("phase", "Pending" if attempt == 1 else "Restarting")
-    draft.do(Create.of(gang(subject, attempt)))
+    if attempt == 1:
+        pin(seen, subject, draft)
+    else:
+        # Somebody may have deleted them, of which no watch tells.
+        draft.do(*map(Create.of, network_policies(subject)))
+    draft.do(*map(Create.of, with_needs(subject, attempt)))
+
+
+def pin(seen: Observed, subject: Subject, draft: Draft) -> None:
+    """Write down for good what is decided: the config, which every pod of a gang reads."""
+    if seen.prepare is None:
+        draft.do(*map(Create.of, network_policies(subject)))
+    if seen.config_map is None:
+        draft.do(Create.of(config_map(subject)))
 
 
 def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
@@ -218,21 +248,27 @@ def wait_for_room(draft: Draft, why: str) -> None:
 
 def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Create the gang whose number is taken already."""
-    draft.do(Create.of(gang(subject, seen.attempt)))
+    draft.do(*map(Create.of, with_needs(subject, seen.attempt)))
 
 
 def follow(seen: Observed, draft: Draft) -> None:
     """Say how a gang does that has not ended."""
     draft.stamp("startTime")
-    standing = how_it_runs(seen.gang_pods, seen.progress, num_pods=seen.spec.resources.nodes, now=seen.now)
+    standing = how_it_runs(
+        seen.gang_pods,
+        seen.progress,
+        has_told=condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == TRAINING,
+        num_pods=seen.spec.resources.nodes,
+        now=seen.now,
+    )
     draft.set_condition(names.CONDITION_RUNNING, standing.runs, standing.reason, standing.message)
-    if standing.runs:
+    if standing.runs and (seen.progress is not None or draft.status.get("phase") != "Evaluating"):
         evaluates = seen.progress is not None and seen.progress.state in ("baseline", "evaluating")
         draft.set("phase", "Evaluating" if evaluates else "Running")
     elif draft.status.get("phase") == "Queued":
         draft.set("phase", "Pending" if seen.attempt == 1 else "Restarting")
     draft.take_progress(seen.progress)
-    draft.look_again(seen.poll_every)
+    draft.look_again(seen.poll_in)
 
 
 def judge(seen: Observed, draft: Draft, end: End) -> None:
@@ -244,7 +280,10 @@ def judge(seen: Observed, draft: Draft, end: End) -> None:
     draft.record_failure(end.reason, end.message, end.pod, attempt=seen.attempt)
     counted = int(seen.status.get("restartsCounted") or 0)
     limit = seen.spec.run_policy.restart_limit
-    if end.verdict is Verdict.USER_ERROR:
+    if end.verdict is Verdict.USER_ERROR and prepare.is_doubtful(draft.status, end.reason):
+        prepare.doubt(draft, end.message)
+        start_over(seen, draft, replace(end, verdict=Verdict.DISRUPTED), counted)
+    elif end.verdict is Verdict.USER_ERROR:
         draft.fail(end.reason, end.message)
     elif end.verdict is Verdict.FAULT and restart.is_budget_spent(counted=counted, limit=limit):
         draft.fail("RestartLimit", f"failed after {counted} restart(s) (restartLimit {limit}): {end.message}")
@@ -276,6 +315,8 @@ def start_over(seen: Observed, draft: Draft, end: End, counted: int) -> None:
     pause = pause_before_next(seen, draft)
     when = f" in {duration_text(pause)}" if pause > restart.DISRUPTION_PAUSE else ""
     draft.announce(end.reason, f"attempt {seen.attempt}: {end.message}; starts again{when}", is_warning=True)
+    # Before their gang goes: who deletes pods after it would give them all the time that their spec says.
+    hurry(seen, draft)
     if seen.gang is not None:
         clear_away(draft, kind_of(seen.gang), seen.gang)
     draft.look_again(POLL)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from phitune_operator import names
-from phitune_operator.kinds import GANGS, JOB, JOBSET, PYTORCHJOB, Kind, Object, kind_of
+from phitune_operator.kinds import GANGS, JOB, JOBSET, PYTORCHJOB, TRAINJOB, Kind, Object, kind_of
 
 AUTO: Final = "auto"
 """The operator's setting by which it takes the first that the cluster has."""
@@ -47,6 +47,14 @@ BACKENDS: Final = {
             run_policy=(),
             parent=lambda job, attempt: (JOB, names.jobset_job(job, attempt)),
         ),
+        Backend(
+            kind=TRAINJOB,
+            provider="Kubeflow Trainer 2",
+            rank_zero=f"{names.LABEL_INDEX}=0",
+            run_policy=(),
+            # The JobSet between them has the TrainJob's name.
+            parent=lambda job, attempt: (JOB, names.jobset_job(job, attempt)),
+        ),
     )
 }
 """By the name of the kind, the preferred one first."""
@@ -63,6 +71,11 @@ def chosen(wish: str, installed: Sequence[Kind]) -> Kind | None:
     """The kind that new jobs get: the one wished for, or the first there is; None if it is not installed."""
     wanted = [kind for kind in GANGS if wish in (AUTO, kind.kind.lower())]
     return next((kind for kind in wanted if kind in installed), None)
+
+
+def provider_of(kind: Kind) -> str:
+    """What a cluster lacks that does not have this kind: a gang's, or one that goes with it."""
+    return next(backend.provider for backend in BACKENDS.values() if backend.kind.group == kind.group)
 
 
 def is_suspended(gang: Object) -> bool:

@@ -25,8 +25,8 @@ class Pool(Group):
     name: ObjectName
     """What messages call it."""
     product: LabelValue
-    """GPU product that its nodes have."""
-    gpus_per_node: int = Field(ge=1)
+    """GPU product that its nodes have; empty where they have none."""
+    gpus_per_node: int = Field(ge=0)
     cpu: Cpu
     """CPUs of a node that pods can ask for."""
     memory: Bytes

@@ -1,40 +1,37 @@
 """What is decided about a job before anything is made for it: whether it can go on, and what it runs with.
 
-Pure. Decisions are taken once, at the first start, and read back from status and the ConfigMap ever after: an
-operator upgrade does not change what a restart runs.
+Pure. Until the first attempt has its number nothing is decided for good: each look decides anew. From then on
+it is read back from status and the ConfigMap: an operator upgrade does not change what a restart runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from phitune_operator import names
 from phitune_operator.backends import backend_of
 from phitune_operator.blocked import BlockedError, BrokenConfigError
-from phitune_operator.builds import BUILDS, Build
+from phitune_operator.builds import BUILDS, Build, build_for
 from phitune_operator.cluster_settings import profile_for
 from phitune_operator.defaults import Offer, Resolved, cpu_request, memory_limit, resolve
 from phitune_operator.fields import quantity
 from phitune_operator.gpu_labels import MIB
 from phitune_operator.kinds import labels_of
 from phitune_operator.observed import Observed
-from phitune_operator.placement import Placement, candidates
+from phitune_operator.placement import Placement, can_take, candidates
 from phitune_operator.policies import claim, host, queue, room
 from phitune_operator.policies.free import wish_of
 from phitune_operator.policies.host import Share
-from phitune_operator.policies.zone import zones_for
+from phitune_operator.policies.zone import near_volume, zones_for
+from phitune_operator.render.config_map import config_in
 from phitune_operator.render.subject import Subject
 from phitune_operator.suitable import check_memory, version
-from phitune_trainer.config import ConfigError, TrainConfig, parse_config
+from phitune_trainer.config import ConfigError, TrainConfig
 from phitune_trainer.memory import Gpu, gib
 from phitune_trainer.problems import problems_of
-from phitune_trainer.yaml_reader import YamlError, read_document
-
-NUM_CONFIGS: Final = 1_000
-"""Configs that are remembered as read: they never change, and reading one is most of what a look costs."""
+from phitune_trainer.yaml_reader import YamlError
 
 
 def check(seen: Observed) -> None:
@@ -55,6 +52,8 @@ class Decision:
     placement: Placement
     train: TrainConfig
     image: str
+    default_image: str | None
+    """What runs where the job names no image; None where the operator has none for the GPU."""
     build: str
     """Of the trainer; empty where the operator did not choose one."""
     share: Share
@@ -72,9 +71,11 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
     and BrokenConfigError if the config that was made can no longer be read.
     """
     known: dict[str, Any] = seen.status.get("placement") or {}
-    decision = _read_back(seen, known) if "image" in known else _first_that_will_do(seen)
+    decision = _read_back(seen, known) if "image" in known and is_pinned(seen) else _first_that_will_do(seen)
     placement, train = decision.placement, decision.train
     profile = profile_for(placement.product, seen.settings.network_profiles)
+    # Pods on CPU are bound to no nodes, and so to no zone.
+    zones = zones_for(placement.nodes, num_nodes=train.world.nodes, claim=seen.claim)
     subject = Subject(
         namespace=seen.key.namespace,
         name=seen.key.name,
@@ -85,7 +86,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         cpu=decision.share.cpu,
         memory=decision.share.memory,
         selectors=placement.selectors,
-        zones=zones_for(placement.nodes, num_nodes=train.world.nodes, claim=seen.claim),
+        zones=zones if placement.selectors else (),
         gpu_resource=placement.resource,
         profile=profile,
         hub=seen.settings.hub,
@@ -94,7 +95,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         workload_priority=labels_of(seen.raw).get(names.LABEL_WORKLOAD_PRIORITY, ""),
     )
     capability = placement.compute_capability
-    said = {
+    notable = {
         "product": placement.product or ("CPU" if seen.spec.resources.gpus_per_node == 0 else None),
         "nodeLabels": list(placement.selectors) or None,
         "resource": placement.resource if placement.resource != names.GPU_RESOURCE else None,
@@ -102,6 +103,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         "networkProfile": profile.product if profile else None,
         "computeCapability": version(capability) if capability else None,
         "image": decision.image,
+        "defaultImage": decision.default_image if seen.spec.image else None,
         "backend": subject.backend,
         "build": decision.build or None,
         "attention": train.training.attention,
@@ -116,7 +118,20 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         "reason": placement.reason,
         "notes": list(decision.notes) or None,
     }
-    return subject, {name: value for name, value in said.items() if value is not None}
+    said = {name: value for name, value in notable.items() if value is not None}
+    # The reason counts nodes, which come and go: it changes with what it is a reason for.
+    return subject, said if is_another(said, than=known) else known
+
+
+def is_pinned(seen: Observed) -> bool:
+    """Whether it is decided for good what the job runs on, and with what."""
+    return seen.attempt > 0 or seen.config_map is not None
+
+
+def is_another(placement: Mapping[str, Any], *, than: Mapping[str, Any] | None) -> bool:
+    """Whether two values of `status.placement` differ in more than their reason."""
+    first, second = dict(placement), dict(than or {})
+    return {**first, "reason": None} != {**second, "reason": None}
 
 
 def _first_that_will_do(seen: Observed) -> Decision:
@@ -126,7 +141,8 @@ def _first_that_will_do(seen: Observed) -> Decision:
     """
     refusal: BlockedError | None = None
     tight: Decision | None = None
-    for placement in candidates(seen.nodes or (), wish_of(seen.spec), seen.settings.pools):
+    nodes = near_volume(seen.nodes or (), seen.claim)
+    for placement in candidates(nodes, wish_of(seen.spec), seen.settings.pools):
         try:
             decision = _decide(seen, placement)
         except BlockedError as problem:
@@ -149,19 +165,35 @@ def _decide(seen: Observed, placement: Placement) -> Decision:
     train, build = resolved.train, resolved.build
     check_memory(train, resolved.memory, placement.gpu)
     share = host.share_of(seen.spec, train, placement)
+    profile = profile_for(placement.product, seen.settings.network_profiles)
+    host.check_devices(placement.nodes, seen.spec.resources.nodes, profile)
     room.check(train, seen.spec.storage, seen.claim)
+    default_image = _default_image(seen, placement, train, builds)
     chosen = f"; image of build {build.name}, for {_needs(build)}" if build else ""
     pod = f"; {share.cpu} CPUs and {share.memory} of memory a pod" if placement.product else ""
     return Decision(
         placement=replace(placement, reason=f"{placement.reason}{chosen}{pod}"),
         train=_pinned(seen.config_map) if seen.config_map is not None else train,
-        image=seen.spec.image or (images[build.name] if build else seen.settings.trainer_image),
+        image=seen.spec.image or default_image or seen.settings.trainer_image,
+        default_image=default_image,
         build=build.name if build else "",
         share=share,
         notes=resolved.notes,
         estimated=f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None,
         fits=resolved.memory is None or resolved.memory.fits,
     )
+
+
+def _default_image(
+    seen: Observed, placement: Placement, train: TrainConfig, builds: Sequence[Build]
+) -> str | None:
+    capability = placement.compute_capability
+    if capability is None or not seen.settings.trainer_images:
+        return seen.settings.trainer_image
+    is_bf16 = train.training.precision == "bf16"
+    build = build_for(capability, driver=placement.driver, is_bf16=is_bf16, builds=builds)
+    has_attention = build is not None and train.training.attention in build.attention
+    return seen.settings.trainer_images[build.name] if build and has_attention else None
 
 
 def _needs(build: Build) -> str:
@@ -186,7 +218,9 @@ def _read_back(seen: Observed, known: dict[str, Any]) -> Decision:
         pool=str(known.get("pool", "")),
         reason=str(known.get("reason", "")),
     )
-    build = str(known.get("build", ""))
+    build, default_image = str(known.get("build", "")), known.get("defaultImage")
+    if default_image is None and known["image"] != seen.spec.image:
+        default_image = known["image"]
     notes = known.get("notes") or ()
     if seen.config_map is not None:
         train = _pinned(seen.config_map)
@@ -194,10 +228,17 @@ def _read_back(seen: Observed, known: dict[str, Any]) -> Decision:
         offer = Offer(builds=[one for one in BUILDS if one.name == build], driver=None) if build else None
         train = _resolved(seen, placement.gpu, offer).train
     resources = seen.spec.resources
+    wish = wish_of(seen.spec)
+    nodes = (
+        node
+        for node in seen.nodes or ()
+        if can_take(node, wish, resource=placement.resource, selectors=placement.selectors)
+    )
     return Decision(
-        placement=placement,
+        placement=replace(placement, nodes=tuple(nodes)),
         train=train,
-        image=seen.spec.image or str(known["image"]),
+        image=seen.spec.image or str(default_image or known["image"]),
+        default_image=default_image,
         build=build,
         share=Share(
             cpu=resources.cpu or str(known.get("cpu") or cpu_request(seen.spec)),
@@ -216,15 +257,10 @@ def _resolved(seen: Observed, gpu: Gpu, offer: Offer | None) -> Resolved:
 
 
 def _pinned(config_map: dict[str, Any]) -> TrainConfig:
-    text = str((config_map.get("data") or {}).get(names.CONFIG_KEY, ""))
-    return _read_config(text, f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}")
-
-
-@lru_cache(NUM_CONFIGS)
-def _read_config(text: str, where: str) -> TrainConfig:
     try:
-        return parse_config(read_document(text), where)
+        return config_in(config_map)
     except (ConfigError, YamlError) as error:
+        where = f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}"
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         raise BrokenConfigError(
             f"{where} was changed by hand and is no config any more: {'; '.join(problems)}. "

@@ -1,17 +1,26 @@
 """Fills in what a FineTuneJob leaves open, from the recipe and from where the job will run.
 
-Pure: the same job on the same GPU resolves to the same config. What the recipe states stands in its tables
-below; "not published" marks what it does not. A choice that a user may wonder about becomes a note.
+Pure: the same job on the same GPU resolves to the same config. What the recipe states stands in `recipe.py`;
+"not published" marks what it does not. A choice that a user may wonder about becomes a note.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from phitune_operator.api import DEFAULT_MODEL, FineTuneJob, FineTuneJobSpec
 from phitune_operator.blocked import BlockedError
 from phitune_operator.builds import Build, build_for
 from phitune_operator.fields import quantity
+from phitune_operator.recipe import (
+    FLAG_LORA_RANK,
+    FLAG_WARMUP,
+    FLAGS,
+    RECIPE,
+    STILL_CROPS,
+    VIDEO_CROPS,
+    Row,
+)
 from phitune_operator.suitable import FLASH_FROM, check_capability, version
 from phitune_trainer.config import (
     Attention,
@@ -20,54 +29,19 @@ from phitune_trainer.config import (
     Evaluation,
     Export,
     Lora,
-    Method,
     Model,
     Precision,
     Run,
-    Task,
     TrainConfig,
     Training,
     World,
 )
 from phitune_trainer.memory import BF16_FROM, GIB, Choice, Gpu, choose, host_bytes, setup_of
 
-FLAG_LEARNING_RATE: Final = 4e-5
-FLAG_EPOCHS: Final = 1
-FLAG_BATCH: Final = 16
-FLAG_LORA_RANK: Final = 64
-FLAG_WARMUP: Final = 50
-STILL_CROPS: Final = 16
-VIDEO_CROPS: Final = 4
 CHECKPOINT_MINUTES: Final = 15.0
 """Not published: the recipe has no checkpoints."""
 TINY_MICRO_BATCH: Final = 8
 """Samples of a forward pass on CPU of a model made here, which is small everywhere. Others get 1."""
-
-
-class Row(NamedTuple):
-    """A row of the recipe's table of suggested hyperparameters."""
-
-    learning_rate: float
-    epochs: int
-    batch: int = 64
-    lora: tuple[int, float] | None = None
-    """Rank and alpha."""
-
-
-RECIPE: Final[dict[tuple[Task, Method, bool], Row]] = {
-    # task, method, freezeVision
-    ("nlvr2", "full", False): Row(1e-5, 3),
-    ("nlvr2", "full", True): Row(2e-5, 2),
-    ("docvqa", "full", False): Row(5e-6, 2),
-    ("docvqa", "full", True): Row(1e-4, 2),
-    ("docvqa", "lora", False): Row(2e-4, 2, lora=(32, 16)),
-    ("docvqa", "qlora", False): Row(2e-4, 2, lora=(32, 16)),
-    ("hatefulMemes", "full", False): Row(5e-5, 2),
-    ("hatefulMemes", "full", True): Row(1e-4, 3),
-    ("hatefulMemes", "lora", False): Row(2e-4, 2, lora=(128, 256)),
-    ("hatefulMemes", "qlora", False): Row(2e-4, 2, lora=(128, 256)),
-}
-_FLAGS: Final = Row(FLAG_LEARNING_RATE, FLAG_EPOCHS, FLAG_BATCH)
 
 
 @dataclass(frozen=True)
@@ -105,7 +79,7 @@ def resolve(
     """
     check_capability(job.spec, gpu)
     spec, notes = job.spec, list[str]()
-    row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), _FLAGS)
+    row = RECIPE.get((spec.task, spec.method, spec.freeze_vision), FLAGS)
     world = _world(spec)
     data = _data(spec)
     precision = _precision(spec, world, gpu, notes)

@@ -92,7 +92,7 @@ _UNITS: Final = {
 def quantity(value: str | int) -> Decimal:
     """Value of a Cpu or Bytes field: "500m" is 0.5, "1Gi" is 1073741824."""
     text = str(value)
-    number = text.rstrip("kMGTPEim")
+    number = text.rstrip("kKMGTPEim")
     return Decimal(number) * _UNITS[text[len(number) :]]
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import kopf
 
-from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, Kind
+from phitune_operator.kinds import CHILD_SELECTOR, CHILDREN, FINETUNEJOB, Kind
 from phitune_operator.kube import LIST_PAGE
 from phitune_operator.metrics import Metrics
 from phitune_operator.queue import WorkQueue
@@ -17,6 +17,8 @@ from phitune_operator.store import Store
 
 IDLE_TASK = 0.2
 """Seconds."""
+CHILDREN_SETTLE = 0.3
+"""Seconds from what is heard of a child to a look at its job: they change several times in one go."""
 
 
 def settings() -> kopf.OperatorSettings:
@@ -43,11 +45,8 @@ def registry(
     ours = kopf.OperatorRegistry()
 
     async def on_event(*, event: kopf.RawEvent, param: Any = None, **_: Any) -> None:
-        kind: Kind = param
-        metrics.heard(kind)
-        key = store.absorb(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
-        if key is not None:
-            queue.add(key)
+        metrics.heard(param)
+        take_in(store, queue, param, event)
 
     for kind in watched:
         kopf.on.event(kind.group, kind.version, kind.plural, param=kind, id=kind.plural, registry=ours)(
@@ -55,6 +54,13 @@ def registry(
         )
     kopf.on.login(registry=ours, id="login")(_login)
     return ours
+
+
+def take_in(store: Store, queue: WorkQueue, kind: Kind, event: kopf.RawEvent) -> None:
+    """Keep what a watch tells, and have the job looked at that it concerns, unless that was known."""
+    key = store.absorb(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
+    if key is not None:
+        queue.add(key, after=0.0 if kind == FINETUNEJOB else CHILDREN_SETTLE)
 
 
 class _NoDifferences(kopf.DiffBaseStorage):

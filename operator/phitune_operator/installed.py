@@ -1,7 +1,7 @@
 """Which kinds of gang the cluster has: asked at the start, and now and then, for one may come later."""
 
 from phitune_operator.backends import AUTO, chosen
-from phitune_operator.kinds import GANGS, PYTORCHJOB, WATCHED, Kind
+from phitune_operator.kinds import GANGS, OPTIONAL, PYTORCHJOB, WATCHED, Kind
 from phitune_operator.kube import ApiError, Kube
 
 
@@ -11,7 +11,7 @@ class Installed:
     def __init__(self, kube: Kube, wish: str = AUTO) -> None:
         self._kube = kube
         self._wish = wish
-        self._gangs: tuple[Kind, ...] = GANGS
+        self._present: tuple[Kind, ...] = OPTIONAL
         self.default = PYTORCHJOB.kind
         """Name of the kind that the gangs of new jobs get."""
         self.unwatched: tuple[Kind, ...] = ()
@@ -20,20 +20,20 @@ class Installed:
     @property
     def watched(self) -> tuple[Kind, ...]:
         """Of the kinds that are watched, those that the cluster has."""
-        return tuple(kind for kind in WATCHED if kind not in GANGS or kind in self._gangs)
+        return tuple(kind for kind in WATCHED if kind not in OPTIONAL or kind in self._present)
 
     async def find(self) -> None:
         """See what there is. Raises ApiError, also if the kind that new jobs are to get is not there."""
-        self._gangs = await self._there()
-        default = chosen(self._wish, self._gangs)
+        self._present = await self._there()
+        default = chosen(self._wish, self._present)
         if default is None:
-            wanted = "PyTorchJob or JobSet" if self._wish == AUTO else self._wish
+            wanted = f"{', '.join(map(str, GANGS[:-1]))} or {GANGS[-1]}" if self._wish == AUTO else self._wish
             raise ApiError(404, "NotFound", f"the cluster has no {wanted}")
         self.default = default.kind
 
     async def look_for_new(self) -> None:
         """Take note of kinds that have been installed since the start. Raises ApiError."""
-        self.unwatched = tuple(kind for kind in await self._there() if kind not in self._gangs)
+        self.unwatched = tuple(kind for kind in await self._there() if kind not in self._present)
 
     async def _there(self) -> tuple[Kind, ...]:
-        return tuple([kind for kind in GANGS if await self._kube.serves(kind)])
+        return tuple([kind for kind in OPTIONAL if await self._kube.serves(kind)])

@@ -53,6 +53,8 @@ class Kind:
 FINETUNEJOB: Final = Kind(names.GROUP, names.VERSION, names.PLURAL, names.KIND)
 PYTORCHJOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 JOBSET: Final = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
+TRAINJOB: Final = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
+TRAINING_RUNTIME: Final = Kind("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 POD: Final = Kind("", "v1", "pods", "Pod")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
@@ -64,9 +66,11 @@ WORKLOAD: Final = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
 LOCAL_QUEUE: Final = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
-GANGS: Final = (PYTORCHJOB, JOBSET)
+GANGS: Final = (PYTORCHJOB, JOBSET, TRAINJOB)
 """Kinds that run the pods of an attempt, the preferred one first. A cluster need not have them all."""
-CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, *GANGS, POD)
+OPTIONAL: Final = (*GANGS, TRAINING_RUNTIME)
+"""Kinds that a cluster may not have."""
+CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, *OPTIONAL, POD)
 """Kinds that belong to a job, found by their labels."""
 WATCHED: Final = (FINETUNEJOB, *CHILDREN)
 """Kinds that are watched, as far as the cluster has them."""

@@ -250,7 +250,7 @@ async def see_cluster(resync: Resync) -> None:
             await resync.fill()
         except ApiError as error:
             hint = (
-                "; are the CRDs of Phitune and of the training-operator (or JobSet) installed?"
+                "; are the CRDs of Phitune and of the training-operator (or JobSet, or Trainer) installed?"
                 if error.not_found
                 else ""
             )

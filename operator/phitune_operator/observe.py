@@ -1,13 +1,13 @@
 """The reads: all about one job, from the store and, where no watch tells, the API server and rank 0.
 
 Rights used here, beside list and watch of the kinds in the store (finetunejobs, pytorchjobs, jobsets,
-jobs, pods, configmaps, persistentvolumeclaims):
+trainjobs, trainingruntimes, jobs, pods, configmaps, persistentvolumeclaims):
 
 | resource | verbs | for |
 | --- | --- | --- |
 | persistentvolumeclaims | get | the claim that a job names |
 | finetunejobs | list | whether a job is still there before its gang is made again |
-| nodes | get, list | GPUs there are (`capacity.py`); whether the node of a pod that went silent is alive |
+| nodes | get, list | what they have for pods (`capacity.py`); whether that of a silent pod is alive |
 | pods | list | what is held of nodes with GPUs (`capacity.py`); in the whole cluster, where allowed |
 | events | list | why a controller could not create pods |
 | localqueues.kueue.x-k8s.io | list | whether the queue that a job names is there |
@@ -22,10 +22,12 @@ from datetime import datetime, timedelta
 
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
-from phitune_operator.attempts import CREATING, POLL, was_suspended
+from phitune_operator.attempts import CREATING, POLL, PROGRESS, was_suspended
 from phitune_operator.backends import BACKENDS, backend_of, is_suspended
-from phitune_operator.capacity import Capacity
+from phitune_operator.capacity import Capacity, Reading
 from phitune_operator.clock import from_text
+from phitune_operator.decide import is_pinned
+from phitune_operator.granted import Granted
 from phitune_operator.kinds import (
     CLAIM,
     CONFIG_MAP,
@@ -33,10 +35,12 @@ from phitune_operator.kinds import (
     FINETUNEJOB,
     GANGS,
     JOB,
+    JOBSET,
     LOCAL_QUEUE,
     NODE,
     POD,
     PYTORCHJOB,
+    TRAINING_RUNTIME,
     WORKLOAD,
     Key,
     Kind,
@@ -50,7 +54,6 @@ from phitune_operator.kinds import (
 )
 from phitune_operator.kube import ApiError, Kube
 from phitune_operator.observed import Admission, Observed, Settings
-from phitune_operator.placement import Node
 from phitune_operator.plan import is_finished
 from phitune_operator.pods import PodView, view
 from phitune_operator.policies import prepare, queue
@@ -72,8 +75,10 @@ LOG_TIMEOUT = 5.0
 """Seconds that the kubelet may take to hand out a few lines."""
 MOST_POLLS = 40
 """Jobs a second whose progress is read and written to status: the more jobs run, the longer the pause."""
-CREATION_FAILURES = frozenset({"FailedCreate", "FailedCreatePod"})
-"""Reasons of the Events by which controllers say that a pod was refused."""
+CREATION_FAILURES = frozenset(
+    {"FailedCreate", "FailedCreatePod", "JobCreationFailed", "TrainJobResourcesCreationFailed"}
+)
+"""Reasons of the Events by which controllers say that a pod, or what was to make it, was refused."""
 
 
 class Observer:
@@ -85,6 +90,7 @@ class Observer:
         self._poller = poller
         self._settings = settings
         self._capacity = Capacity(kube)
+        self.granted = Granted(store, settings)
         self._stopwatch = Stopwatch()
         self._typed: dict[Key, tuple[str, int, FineTuneJob | None, tuple[str, ...]]] = {}
 
@@ -93,6 +99,7 @@ class Observer:
         self._typed.pop(key, None)
         self._poller.forget(key)
         self._stopwatch.forget(key)
+        self.granted.forget(key)
 
     async def observe(self, key: Key, *, now: datetime) -> Observed | None:
         """Return everything about the job, or None if there is no such job. Raises ApiError."""
@@ -110,9 +117,10 @@ class Observer:
             config_map=next(iter(self._mine(CONFIG_MAP, key, raw)), None),
             prepare=next(iter(self._mine(JOB, key, raw)), None),
             gangs=tuple(self._gangs(key, raw)),
+            runtimes=tuple(self._mine(TRAINING_RUNTIME, key, raw)),
             pods=tuple(view(pod) for pod in self._pods(key, raw)),
             farewell=self._farewell(key, raw),
-            poll_every=self._pace(),
+            poll_in=self._pace(raw),
         )
         if is_finished(seen):
             self.forget(key)  # most jobs there are have ended, and are hardly ever looked at again
@@ -130,17 +138,20 @@ class Observer:
         progress, silence = await self._progress(seen)
         refusal = await self._why_no_pods(seen)
         claim = await self._claim(seen)
+        nodes = await self._nodes(seen)
         return replace(
             seen,
             claim=claim,
             prepared_by=self._prepared_by(seen, claim),
-            nodes=await self._nodes(seen),
+            nodes=nodes.nodes if nodes else None,
+            nodes_at=nodes.at if nodes else 0.0,
             queues=await self._queues(seen),
             admission=await self._admission(seen),
             refusal=refusal,
             waited=self._waited(seen, refusal),
             progress=progress,
             silence=silence,
+            poll_in=self._poller.due_in(key, every=seen.poll_in),
         )
 
     def _read(self, key: Key, raw: Object) -> tuple[FineTuneJob | None, tuple[str, ...]]:
@@ -193,7 +204,12 @@ class Observer:
             for obj in self._store.children(key, kind)
             if labels_of(obj).get(names.LABEL_JOB_UID) == uid
         }
-        listed = await self._kube.list(kind, key.namespace, labels=f"{names.LABEL_JOB_UID}={uid}")
+        try:
+            listed = await self._kube.list(kind, key.namespace, labels=f"{names.LABEL_JOB_UID}={uid}")
+        except ApiError as error:
+            if kind not in GANGS or not error.not_found:
+                raise
+            listed = []  # the kind is gone, and its objects with it: who makes the next one is told so
         self._store.replace(kind, listed, known_before=known)
 
     async def _is_gone(self, key: Key, raw: Object) -> bool:
@@ -246,12 +262,14 @@ class Observer:
         known = self._store.prepared.last(what, now=seen.now) if what else None
         return known.job if known else None
 
-    async def _nodes(self, seen: Observed) -> tuple[Node, ...] | None:
+    async def _nodes(self, seen: Observed) -> Reading | None:
+        if seen.spec.resources.gpus_per_node == 0:
+            return None if is_pinned(seen) else await self._capacity.hosts()
         # While pods of the last gang go, they hold what the next one gets: the answer would be old at once.
         is_held = bool(seen.gangs) or any(pod.is_live for pod in seen.gang_pods)
-        if seen.spec.resources.gpus_per_node == 0 or ("placement" in seen.status and is_held):
+        if is_pinned(seen) and is_held:
             return None
-        return await self._capacity.nodes()
+        return await self._capacity.gpu_nodes()
 
     def _waited(self, seen: Observed, refusal: Refusal | None) -> timedelta | None:
         is_waiting = seen.gang is not None and waits_for_nodes(
@@ -292,29 +310,43 @@ class Observer:
             if is_suspended(seen.gang):
                 return None
             parent, is_short = seen.gang, len(seen.gang_pods) < seen.spec.resources.nodes
+            makers = self._makers(seen, seen.gang)
         elif seen.prepare is not None:
             status = seen.prepare.get("status") or {}
             parent, is_short = seen.prepare, not seen.prepare_pods and not status.get("conditions")
+            makers = [parent]
         else:
             return None
         created = from_text(parent["metadata"].get("creationTimestamp"))
         if not is_short or (created is not None and seen.now - created < POD_CREATION_GRACE):
             return None
-        fields = f"involvedObject.uid={uid_of(parent)},type=Warning"
-        events = await self._kube.list(EVENT, seen.key.namespace, fields=fields)
-        return _newest_refusal(events)
+        told: list[Object] = []
+        for maker in makers:
+            fields = f"involvedObject.uid={uid_of(maker)},type=Warning"
+            told += await self._kube.list(EVENT, seen.key.namespace, fields=fields)
+        return _newest_refusal(told)
+
+    def _makers(self, seen: Observed, gang: Object) -> list[Object]:
+        """The gang, and what stands between it and its pods: whose Events tell why these are not made."""
+        between: list[Object] = []
+        for kind in (JOBSET, JOB):
+            owners = {uid_of(maker) for maker in (gang, *between)}
+            children = self._store.children(seen.key, kind)
+            between += [obj for obj in children if controllers_of(obj) & owners]
+        return [gang, *between]
 
     async def _progress(self, seen: Observed) -> tuple[ProgressReport | None, timedelta | None]:
         rank_zero = next((pod for pod in seen.gang_pods if pod.is_rank_zero), None)
         if rank_zero is None or rank_zero.has_ended or not rank_zero.address or rank_zero.phase != "Running":
+            self._poller.forget(seen.key)
             return None, None
-        return await self._poller.poll(
-            seen.key, rank_zero.uid, rank_zero.address, at_most_every=seen.poll_every / 2
-        )
+        every = seen.poll_in if is_true(seen.status, names.CONDITION_RUNNING) else seen.poll_in / 2
+        return await self._poller.poll(seen.key, rank_zero.uid, rank_zero.address, at_most_every=every)
 
-    def _pace(self) -> float:
-        num_running = sum(self._store.count(phase) for phase in ("Running", "Evaluating"))
-        return max(POLL, num_running / MOST_POLLS)
+    def _pace(self, raw: Object) -> float:
+        """Seconds between two questions to rank 0. Until the ranks step, somebody waits for the answer."""
+        least = PROGRESS if is_true(raw.get("status") or {}, names.CONDITION_RUNNING) else POLL
+        return max(least, self._poller.num_asked / MOST_POLLS)
 
 
 def _is_ours(pod: Object, key: Key, raw: Object, parents: set[str]) -> bool:

@@ -104,13 +104,17 @@ class Observed:
     prepared_by: Key | None = None
     """Another job that has put on the volume what this one needs, not long ago."""
     gangs: tuple[Object, ...] = ()
-    """PyTorchJobs of the job, every attempt."""
+    """Gangs of the job, every attempt."""
+    runtimes: tuple[Object, ...] = ()
+    """TrainingRuntimes of those that are TrainJobs."""
     pods: tuple[PodView, ...] = ()
     """Pods of prepare and of every attempt."""
     farewell: PodView | None = None
     """The rank 0 pod that was deleted last, as it was at its end."""
     nodes: tuple[Node, ...] | None = None
-    """The cluster's GPU nodes; read only while a place is sought."""
+    """The cluster's nodes with GPUs, or all of them for a job on CPU; read only while a place is sought."""
+    nodes_at: float = 0.0
+    """When they were read, in seconds of the monotonic clock."""
     waited: timedelta | None = None
     """How long the gang has waited for nodes in a way that has to end; None if it does not."""
     queues: tuple[str, ...] | None = None
@@ -123,8 +127,8 @@ class Observed:
     """What rank 0 answered last."""
     silence: timedelta | None = None
     """How long rank 0 has had nothing new to say; None where that is not known."""
-    poll_every: float = 5.0
-    """Seconds between two looks at a gang that runs: how fresh the progress in status is."""
+    poll_in: float = 5.0
+    """Seconds until rank 0 is asked again."""
 
     @property
     def key(self) -> Key:
@@ -169,7 +173,7 @@ class Observed:
 
     @property
     def gang(self) -> Object | None:
-        """The PyTorchJob of the newest attempt."""
+        """The gang of the newest attempt."""
         return next((gang for gang in self.gangs if attempt_of(gang) == self.attempt), None)
 
     @property
@@ -190,7 +194,7 @@ class Observed:
 
 
 def attempt_of(gang: Object) -> int:
-    """Return which attempt a PyTorchJob is."""
+    """Return which attempt a gang is."""
     text = labels_of(gang).get(names.LABEL_ATTEMPT, "")
     return int(text) if text.isdecimal() else 0
 
@@ -216,6 +220,8 @@ class Delete:
     namespace: str
     name: str
     uid: str
+    grace: int | None = None
+    """Seconds that a pod gets to end; None: what its spec says."""
 
     @classmethod
     def of(cls, kind: Kind, obj: Object) -> "Delete":

@@ -18,7 +18,7 @@ from phitune_operator.fields import quantity
 from phitune_operator.gpu_labels import Labelled, driver_of, is_gpu_resource, read_labels
 from phitune_operator.gpu_names import is_meant, is_whole, known_gpu, preference
 from phitune_operator.kinds import Object, labels_of, name_of
-from phitune_operator.usage import Usage, usage_of
+from phitune_operator.usage import Usage, is_device, usage_of
 from phitune_trainer.memory import Gpu
 
 MAX_NAMED = 5
@@ -59,6 +59,8 @@ class Node:
     """CPUs that pods can ask for, free or not; None if the node does not tell."""
     memory: int | None = None
     """The same of memory, in bytes."""
+    devices: Mapping[str, int] | None = None
+    """What else device plugins give out there, by resource; None if that is not known."""
     usage: Usage | None = None
     """What pods hold of it; None if that could not be read, and then nothing is held."""
     is_schedulable: bool = True
@@ -76,14 +78,26 @@ class Node:
         """Name of the GPUs; empty if nothing labelled the node."""
         return self.labelled.gpu.name
 
-    def has_free(self, *, gpus: int, cpu: Decimal = Decimal(0), memory: int = 0) -> bool:
+    def has_free(
+        self,
+        *,
+        gpus: int,
+        cpu: Decimal = Decimal(0),
+        memory: int = 0,
+        devices: Mapping[str, int] | None = None,
+    ) -> bool:
         """Whether a pod that asks for so much would find it there now."""
         used = self.usage or Usage()
         return (
-            self.num_gpus - used.gpus.get(self.resource, 0) >= gpus
+            self.num_gpus - used.devices[self.resource] >= gpus
+            and all(self.has(name, used.devices[name] + number) for name, number in (devices or {}).items())
             and (self.cpu is None or self.cpu - used.cpu >= cpu)
             and (self.memory is None or self.memory - used.memory >= memory)
         )
+
+    def has(self, resource: str, number: int) -> bool:
+        """Whether device plugins give so much out there, free or not."""
+        return self.devices is None or self.devices.get(resource, 0) >= number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,33 +136,46 @@ def gpu_nodes(nodes: Iterable[Object], pods: Iterable[Object] | None) -> tuple[N
     return tuple(found for node in nodes for found in _read(node, usage))
 
 
+def hosts(nodes: Iterable[Object]) -> tuple[Node, ...]:
+    """Read nodes as jobs on CPU see them, whether they have GPUs or not."""
+    return tuple(_node(node, "", 0, None) for node in nodes)
+
+
 def _read(node: Object, usage: Mapping[str, Usage] | None) -> Iterator[Node]:
     """The node, once for each resource by which it has GPUs."""
-    status, spec = node.get("status") or {}, node.get("spec") or {}
-    allocatable: Mapping[str, Any] = status.get("allocatable") or {}
+    held = None if usage is None else usage.get(name_of(node), Usage())
+    for resource, number in sorted(_allocatable(node).items()):
+        if is_gpu_resource(resource) and str(number).isdecimal() and int(number) > 0:
+            yield _node(node, resource, int(number), held)
+
+
+def _node(node: Object, resource: str, num_gpus: int, usage: Usage | None) -> Node:
+    status, spec, allocatable = node.get("status") or {}, node.get("spec") or {}, _allocatable(node)
     taints = [
         Taint(key=taint["key"], value=taint.get("value") or "", effect=taint["effect"])
         for taint in spec.get("taints") or []
         if taint.get("effect") in KEEPS_OUT
     ]
-    for resource, number in sorted(allocatable.items()):
-        if not is_gpu_resource(resource) or not str(number).isdecimal() or int(number) == 0:
-            continue
-        yield Node(
-            name=name_of(node),
-            labels=labels_of(node),
-            num_gpus=int(number),
-            resource=resource,
-            cpu=quantity(allocatable["cpu"]) if "cpu" in allocatable else None,
-            memory=int(quantity(allocatable["memory"])) if "memory" in allocatable else None,
-            usage=None if usage is None else usage.get(name_of(node), Usage()),
-            is_schedulable=not spec.get("unschedulable", False),
-            is_ready=any(
-                item.get("type") == "Ready" and item.get("status") == "True"
-                for item in status.get("conditions") or []
-            ),
-            taints=tuple(taints),
-        )
+    return Node(
+        name=name_of(node),
+        labels=labels_of(node),
+        num_gpus=num_gpus,
+        resource=resource,
+        cpu=quantity(allocatable["cpu"]) if "cpu" in allocatable else None,
+        memory=int(quantity(allocatable["memory"])) if "memory" in allocatable else None,
+        devices={name: int(quantity(number)) for name, number in allocatable.items() if is_device(name)},
+        usage=usage,
+        is_schedulable=not spec.get("unschedulable", False),
+        is_ready=any(
+            item.get("type") == "Ready" and item.get("status") == "True"
+            for item in status.get("conditions") or []
+        ),
+        taints=tuple(taints),
+    )
+
+
+def _allocatable(node: Object) -> Mapping[str, Any]:
+    return (node.get("status") or {}).get("allocatable") or {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +208,12 @@ def candidates(nodes: Iterable[Node], wish: Wish, pools: Sequence[Pool] = ()) ->
     is nothing; UnsuitableGPU where slices or shares of a GPU would have to work together.
     """
     if wish.gpus_per_node == 0:
-        return [Placement(reason="CPU, because gpusPerNode is 0")]
+        will_do = [
+            node for node in nodes if wish.wants(node.labels) and not _obstacle(node, wish.tolerations)
+        ]
+        for pool in pools:
+            will_do += _nodes_of(pool) if wish.wants(pool.labels) else []
+        return [Placement(nodes=tuple(will_do), reason="CPU, because gpusPerNode is 0")]
     groups: dict[tuple[str, str], list[Node]] = defaultdict(list)
     kept_out: list[str] = []
     for node in nodes:
@@ -191,7 +223,7 @@ def candidates(nodes: Iterable[Node], wish: Wish, pools: Sequence[Pool] = ()) ->
             kept_out.append(f"{node.name} ({obstacle})")
         else:
             groups[node.product, node.resource].append(node)
-    offered = [pool for pool in pools if wish.wants(pool.labels)]
+    offered = [pool for pool in pools if pool.gpus_per_node and wish.wants(pool.labels)]
     for pool in offered:
         if not any(is_meant(pool.product, product) for product, _ in groups):
             groups[pool.product, names.GPU_RESOURCE] = []
@@ -213,14 +245,14 @@ def _found(
     for product, resource in _order(groups, wish):
         group = groups[product, resource]
         fitting = [node for node in group if node.num_gpus >= wish.gpus_per_node]
-        free = sum(node.has_free(gpus=wish.gpus_per_node) for node in fitting)
-        if free >= wish.num_nodes:
+        free = [node for node in fitting if node.has_free(gpus=wish.gpus_per_node)]
+        if len(free) >= wish.num_nodes:
             yield _placement(product, resource, fitting, wish, free=free)
             continue
-        pool = next((pool for pool in pools if makes_up(pool, product, group, wish, free)), None)
+        pool = next((pool for pool in pools if makes_up(pool, product, group, wish, len(free))), None)
         if pool is not None:
             growing.append(_placement(product, resource, fitting, wish, free=free, pool=pool))
-        elif len(fitting) >= wish.num_nodes:
+        if len(fitting) >= wish.num_nodes:
             waiting.append(_placement(product, resource, fitting, wish, free=free))
     yield from growing
     yield from waiting
@@ -250,7 +282,13 @@ def makes_up(pool: Pool, product: str, group: Sequence[Node], wish: Wish, free: 
 
 
 def _placement(
-    product: str, resource: str, nodes: Sequence[Node], wish: Wish, *, free: int, pool: Pool | None = None
+    product: str,
+    resource: str,
+    nodes: Sequence[Node],
+    wish: Wish,
+    *,
+    free: Sequence[Node],
+    pool: Pool | None = None,
 ) -> Placement:
     known = known_gpu(product) or Gpu(product)
     gpus = [node.labelled.gpu for node in nodes] or [known]
@@ -267,8 +305,8 @@ def _placement(
         selectors=tuple(selectors),
         driver=min(drivers, default=None),
         pool=pool.name if pool is not None else "",
-        nodes=(*nodes, *_nodes_of(pool)),
-        reason=_reason(product, wish, len(nodes), free, pool),
+        nodes=tuple(nodes) if pool is None else (*free, *_nodes_of(pool)),
+        reason=_reason(product, wish, len(nodes), len(free), pool),
     )
 
 
@@ -277,10 +315,8 @@ def selector_of(pool: Pool) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(pool.labels.items()))
 
 
-def _nodes_of(pool: Pool | None) -> list[Node]:
+def _nodes_of(pool: Pool) -> list[Node]:
     """The nodes that a pool may add, as far as a pod's size is concerned."""
-    if pool is None:
-        return []
     size = Node(
         name=pool.name,
         labels=pool.labels,
@@ -345,6 +381,7 @@ def can_take(node: Node, wish: Wish, *, resource: str, selectors: Sequence[str])
     """Whether a node is one of those that were chosen, and open to the job's pods."""
     return (
         node.resource == resource
+        and node.num_gpus >= wish.gpus_per_node
         and matches(node.labels, selectors)
         and wish.wants(node.labels)
         and not _obstacle(node, wish.tolerations)

@@ -8,7 +8,8 @@ in status, and status is written before the writes that depend on it:
 - The condition Restarting says that the end of that gang is judged and counted: what is left of it is cleared
   away, and the next attempt follows.
 - The condition Suspended says that the gang was stopped, or is being stopped, for `spec.runPolicy.suspend`.
-- `placement` holds what was decided at the first start.
+- `placement` holds what the job is to run on: decided anew in each pass until the first attempt has its
+  number, and read back ever after.
 """
 
 from datetime import timedelta
@@ -132,8 +133,8 @@ def suspend(seen: Observed, draft: Draft) -> None:
     hear_rank_zero(seen, draft)
     if seen.prepare is not None and not is_true(seen.status, names.CONDITION_PREPARED):
         clear_away(draft, JOB, seen.prepare)
-    for gang in seen.gangs:
-        clear_away(draft, kind_of(gang), gang)
+    for known in (*seen.gangs, *seen.runtimes):
+        clear_away(draft, kind_of(known), known)
     running = [pod.name for pod in seen.pods if pod.is_live]
     draft.set("phase", "Suspended")
     draft.set_condition(names.CONDITION_RUNNING, False, "Suspended", "spec.runPolicy.suspend is true")
@@ -151,7 +152,8 @@ def go_on(seen: Observed, draft: Draft) -> None:
     if seen.gang is None or not seen.gang_pods:
         decide.check(seen)
     subject, placement = decide.subject_of(seen)
-    if "placement" not in seen.status and seen.prepare is None and subject.gpus_per_node:
+    is_new = not decide.is_pinned(seen) and decide.is_another(placement, than=seen.status.get("placement"))
+    if is_new and subject.gpus_per_node:
         draft.announce("Placed", placement["reason"])
     draft.set("placement", placement)
     places = {"claim": subject.claim_name, "run": subject.run_folder}
@@ -202,14 +204,11 @@ def wait_for_change(seen: Observed, draft: Draft, problem: BlockedError) -> None
 
 
 def provide(seen: Observed, subject: Subject, draft: Draft) -> None:
-    """Make the volume, the network's rules and the config, unless they are there.
-
-    Every pod mounts the config: where that is, the rules were made before it.
-    """
+    """Make the volume, and what the pods of a gang need that has its number, unless they are there."""
     wanted_claim = claim(subject)
     if wanted_claim is not None and seen.claim is None:
         draft.do(Create.of(wanted_claim))
-    if seen.config_map is None:
+    if seen.config_map is None and seen.attempt > 0:
         draft.do(*map(Create.of, [*network_policies(subject), config_map(subject)]))
 
 
@@ -217,10 +216,10 @@ def is_prepared(seen: Observed, draft: Draft) -> bool:
     """Whether model and data are on the volume; once said, it stays so."""
     if is_true(seen.status, names.CONDITION_PREPARED):
         return True
-    if seen.prepared_by is not None:
+    if seen.prepared_by is not None and not prepare.is_doubted(seen.status):
         message = f"job {seen.prepared_by.name} has put model and data on the volume"
-        draft.set_condition(names.CONDITION_PREPARED, True, "Shared", message)
-        draft.announce("Shared", message)
+        draft.set_condition(names.CONDITION_PREPARED, True, prepare.SHARED, message)
+        draft.announce(prepare.SHARED, message)
         return True
     if seen.prepare is None or is_terminating(seen.prepare):
         return False
@@ -238,14 +237,19 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.set("phase", "Preparing")
     draft.set_condition(names.CONDITION_RUNNING, False, "Preparing", "model and data come first")
     leave_suspension(draft)
+    for known in (*seen.gangs, *seen.runtimes):
+        clear_away(draft, kind_of(known), known)  # of an attempt whose error is doubted
     if seen.prepare is None:
-        draft.set_condition(names.CONDITION_PREPARED, False, CREATING, "the prepare Job is being created")
-        draft.do(Create.of(prepare_job(subject)))
+        if not prepare.is_doubted(seen.status):
+            draft.set_condition(names.CONDITION_PREPARED, False, CREATING, "the prepare Job is being created")
+        # No watch tells of the network's rules: they are made before any pod.
+        draft.do(*map(Create.of, [*network_policies(subject), prepare_job(subject)]))
         return
     if is_terminating(seen.prepare):
         draft.look_again(POLL)
         return
-    if is_outdated(seen.prepare, subject) and all(pod.phase == "Pending" for pod in seen.prepare_pods):
+    is_waiting = all(pod.phase == "Pending" for pod in seen.prepare_pods)
+    if is_waiting and (is_outdated(seen.prepare, subject) or is_sent_elsewhere(seen, subject)):
         clear_away(draft, JOB, seen.prepare)
         return
     preparation = prepare.how_it_stands(seen.prepare, seen.prepare_pods)
@@ -256,3 +260,11 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
     reason, message = prepare.how_far_it_is(seen.prepare_pods)
     draft.set_condition(names.CONDITION_PREPARED, False, reason, message)
     draft.look_again(RECHECK)
+
+
+def is_sent_elsewhere(seen: Observed, subject: Subject) -> bool:
+    """Whether no node takes the prepare pod, and the job would go to other nodes by now."""
+    annotations = ((seen.prepare or {}).get("metadata") or {}).get("annotations") or {}
+    return annotations.get(names.ANNOTATION_PLACE, subject.place) != subject.place and any(
+        pod.unschedulable for pod in seen.prepare_pods
+    )

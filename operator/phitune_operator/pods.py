@@ -30,6 +30,8 @@ class PodView:
     address: str
     is_ready: bool
     is_terminating: bool
+    grace: int
+    """Seconds that it may take to end, from its deletion on; 0 if nobody has deleted it."""
     is_gone: bool
     """Terminating on a node that does not answer: nobody there can end it, and nothing waits for it."""
     exit_code: int | None
@@ -106,6 +108,7 @@ def view(pod: Object) -> PodView:
         address=str(status.get("podIP", "")),
         is_ready=ready.get("status") == "True",
         is_terminating=is_terminating(pod),
+        grace=int(pod["metadata"].get("deletionGracePeriodSeconds") or 0),
         is_gone=False,
         exit_code=ended.get("exitCode"),
         finished_at=from_text(ended.get("finishedAt")),

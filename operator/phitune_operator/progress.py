@@ -12,8 +12,10 @@ from phitune_operator.reports import MAX_BYTES, ProgressReport, read_progress
 
 TIMEOUT = 2.0
 """Seconds that one answer may take."""
-KEPT_OUT_PAUSE = 20.0
-"""Seconds until a pod is asked again to which packets are lost: each try keeps a worker waiting."""
+IN_VAIN_PAUSE = 20.0
+"""Seconds until a pod is asked again that keeps a worker waiting: packets to it are lost, or it hangs."""
+HANGS_AFTER = 2
+"""Questions in a row without an answer, after which a pod counts as one that hangs: one may find it busy."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,16 @@ class _Heard:
     """How often it was asked since, and had nothing new to say."""
     is_kept_out: bool = False
     """Whether the last question was lost on its way, rather than refused."""
+    num_unanswered: int = 0
+    """How many of the last questions were taken, and waited for their answer in vain."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds that the next question has to wait at least."""
+        return IN_VAIN_PAUSE if self.is_kept_out or self.num_unanswered >= HANGS_AFTER else 0.0
 
     def after(self, answer: ProgressReport | None) -> "_Heard":
-        """What is known after one more question, whose connection was made; None: it was not answered."""
+        """What is known after one more question, whose connection was made; None: nothing usable came."""
         is_new = answer is not None and (self.report is None or answer.updated_at != self.report.updated_at)
         if is_new or self.alive_at is None:
             return replace(self, report=answer or self.report, alive_at=self.asked_at, num_silent=0)
@@ -47,6 +56,10 @@ class KeptOutError(UnreachableError):
     """Nobody even refused it: a firewall, or a network policy, drops what is sent there."""
 
 
+class UnansweredError(Exception):
+    """A connection was made, and no whole answer came in time."""
+
+
 class ProgressPoller:
     """Polls /progress, no more often than told. Between polls, and without an answer, the last one stands."""
 
@@ -54,9 +67,20 @@ class ProgressPoller:
         self._session = session
         self._heard: dict[Key, _Heard] = {}
 
+    @property
+    def num_asked(self) -> int:
+        """How many jobs are asked: those that train, and those that are about to."""
+        return len(self._heard)
+
     def forget(self, key: Key) -> None:
         """Drop the last answer of a job."""
         self._heard.pop(key, None)
+
+    def due_in(self, key: Key, *, every: float) -> float:
+        """Return in how many seconds it is time to ask again, if that is done so often."""
+        known = self._heard.get(key)
+        left = 0.0 if known is None else known.asked_at + every - asyncio.get_running_loop().time()
+        return left if left > 0 else every
 
     async def poll(
         self, key: Key, uid: str, address: str, *, at_most_every: float
@@ -70,13 +94,15 @@ class ProgressPoller:
         known = self._heard.get(key)
         if known is None or known.pod != (uid, address):
             known = _Heard((uid, address), float("-inf"))
-        if clock() - known.asked_at >= max(at_most_every, KEPT_OUT_PAUSE if known.is_kept_out else 0):
+        if clock() - known.asked_at >= max(at_most_every, known.pause):
             known = replace(known, asked_at=clock(), is_kept_out=False)
             try:
-                known = known.after(await self._ask(address))
+                known = replace(known.after(await self._ask(address)), num_unanswered=0)
+            except UnansweredError:
+                known = replace(known.after(None), num_unanswered=known.num_unanswered + 1)
             except UnreachableError as error:
                 is_kept_out = isinstance(error, KeptOutError)
-                known = replace(known, alive_at=None, num_silent=0, is_kept_out=is_kept_out)
+                known = replace(known, alive_at=None, num_silent=0, num_unanswered=0, is_kept_out=is_kept_out)
             self._heard[key] = known
         if known.alive_at is None or known.num_silent < 2:
             return known.report, None
@@ -98,5 +124,7 @@ class ProgressPoller:
             raise KeptOutError from error
         except aiohttp.ClientConnectorError as error:
             raise UnreachableError from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return None  # busy, or going away: the next poll tells
+        except TimeoutError as error:
+            raise UnansweredError from error
+        except (aiohttp.ClientError, OSError, ValueError):
+            return None  # going away, or not as it should be: the next poll tells

@@ -28,6 +28,7 @@ class WorkQueue:
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._jitter = jitter
 
     def __len__(self) -> int:
@@ -61,21 +62,23 @@ class WorkQueue:
 
     async def take(self) -> Key:
         """Wait for the next job that is due and that nobody is looking at; give it back with `done`."""
-        while True:
-            now = asyncio.get_running_loop().time()
-            while self._heap and self._heap[0][0] <= now:
-                due, key = heapq.heappop(self._heap)
-                if self._due.get(key) != due or key in self._busy:
-                    continue
-                del self._due[key]
-                self._busy.add(key)
-                return key
-            self._wake.clear()
-            pause = self._heap[0][0] - now if self._heap else None
-            # Not wait_for, which in Python 3.11 may swallow the cancellation that ends a worker.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._wake.wait()
+        # One worker waits for what comes, the others for their turn: a trigger wakes one, not all of them.
+        async with self._turn:
+            while True:
+                now = asyncio.get_running_loop().time()
+                while self._heap and self._heap[0][0] <= now:
+                    due, key = heapq.heappop(self._heap)
+                    if self._due.get(key) != due or key in self._busy:
+                        continue
+                    del self._due[key]
+                    self._busy.add(key)
+                    return key
+                self._wake.clear()
+                pause = self._heap[0][0] - now if self._heap else None
+                # Not wait_for, which in Python 3.11 may swallow the cancellation that ends a worker.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
 
     def done(self, key: Key) -> None:
         """Say that the look is over; a trigger that came meanwhile is served next."""

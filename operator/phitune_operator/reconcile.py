@@ -66,27 +66,42 @@ class Reconciler:
 
     async def reconcile(self, key: Key) -> float | None:
         """Do one pass; returns in how many seconds time alone asks for another. Raises ApiError."""
-        seen = await self._observer.observe(key, now=self._clock())
-        if seen is None:
+        observed = await self._observer.observe(key, now=self._clock())
+        if observed is None:
             self._observer.forget(key)
             self._queue.forget_failures(key)
             return None
-        todo = plan(seen)
-        await self._say(seen, todo)
-        refusal = await carry_out(self._kube, self._store, todo.actions, owner=seen.raw)
+        seen, todo = self._decide(observed)
+        # Events come last, for nobody waits for them.
+        news = todo.announcements if await self._write(seen, todo) else ()
+        try:
+            refusal = await carry_out(self._kube, self._store, todo.actions, owner=seen.raw)
+        except ApiError:
+            await announce(self._kube, seen.raw, news, now=seen.now)  # to the next look it is no news
+            raise
+        await announce(self._kube, seen.raw, news, now=seen.now)
         self._log(seen, todo)
         if refusal is None:
             self._queue.forget_failures(key)
             return todo.look_again
         job = self._store.job(key)
         if job is not None:
-            refused = replace(seen, raw=job, refusal=refusal)
-            await self._say(refused, plan(refused))
+            # From what was observed: in what was seen, the nodes of others are counted as held already.
+            seen, todo = self._decide(replace(observed, raw=job, refusal=refusal))
+            if await self._write(seen, todo):
+                await announce(self._kube, job, todo.announcements, now=seen.now)
         pause = self._queue.retry(key, at_most=LONGEST_AFTER_REFUSAL)
         of_job(key, seen.attempt).warning(
             "%s: %s; trying again in %.1f s", refusal.reason, refusal.message, pause
         )
         return None
+
+    def _decide(self, seen: Observed) -> tuple[Observed, Plan]:
+        """Plan on what other jobs have left, and let them know: no other look comes in between."""
+        seen = self._observer.granted.held(seen)
+        todo = plan(seen)
+        self._observer.granted.note(seen, todo.status)
+        return seen, todo
 
     async def _own_up(self, key: Key, error: Exception, log: JobLogger) -> None:
         """Say on the job what is wrong with the operator: users do not read its log. Never raises."""
@@ -105,11 +120,12 @@ class Reconciler:
         job = self._store.job(key)
         return of_job(key, ((job or {}).get("status") or {}).get("attempt"))
 
-    async def _say(self, seen: Observed, todo: Plan) -> None:
-        """Write the status if it differs, and then the Events that belong to the change."""
-        if await write_status(self._kube, self._store, seen.raw, todo.status):
+    async def _write(self, seen: Observed, todo: Plan) -> bool:
+        """Write the status if it differs; returns whether it did, and thus whether there is news to tell."""
+        is_news = await write_status(self._kube, self._store, seen.raw, todo.status)
+        if is_news:
             self._metrics.status_written(seen.status, todo.status)
-            await announce(self._kube, seen.raw, todo.announcements, now=seen.now)
+        return is_news
 
     def _log(self, seen: Observed, todo: Plan) -> None:
         log = of_job(seen.key, todo.status.get("attempt"))

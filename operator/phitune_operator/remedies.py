@@ -9,15 +9,19 @@ _CORRECTED: Final = "then delete the job and apply it again; its volume stays"
 REMEDIES: Final = {
     # The user's to mend: not tried again.
     "UserError": f"do what the message says, {_CORRECTED}",
-    "VolumeFull": (
-        "enlarge the claim if its storage class allows that, or free room on it, or lower "
-        f"spec.checkpoint.keep; {_CORRECTED}"
-    ),
     "PrepareFailed": (
         "read lastLines: it was tried several times; where the network or the hub failed, wait until it is "
         f"back, {_CORRECTED}"
     ),
     # Faults: tried again, and counted.
+    "VolumeFull": (
+        "enlarge the claim if its storage class allows that, or free room on it: the next start goes on from "
+        "the last checkpoint; in a new job, a lower spec.checkpoint.keep needs less"
+    ),
+    "VolumeReadOnly": (
+        "make the volume writable again, most often on its server: the next start goes on from the last "
+        "checkpoint"
+    ),
     "OutOfGpuMemory": (
         "the next start takes fewer samples a pass by itself; where it cannot, use GPUs with more memory, "
         "spec.training.gradientCheckpointing: always, a smaller maxLength or numCrops, or method lora or "

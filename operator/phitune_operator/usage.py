@@ -1,13 +1,13 @@
 """What pods hold of nodes: the requests of those that have a node and have not ended. Pure."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from phitune_operator import names
 from phitune_operator.fields import quantity
-from phitune_operator.gpu_labels import is_gpu_resource
-from phitune_operator.kinds import Object
+from phitune_operator.kinds import Object, labels_of
 
 ENDED = frozenset({"Succeeded", "Failed"})
 """Phases of pods that hold nothing any more."""
@@ -20,16 +20,31 @@ class Usage:
     cpu: Decimal = Decimal(0)
     memory: int = 0
     """Bytes."""
-    gpus: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """By resource."""
+    devices: Counter[str] = field(default_factory=Counter)
+    """GPUs, and what else device plugins give out, by resource."""
+    gangs: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Pods of our gangs that are counted here, by the uid of their job and their attempt."""
+
+    def plus(self, requests: Mapping[str, Decimal]) -> "Usage":
+        """The same with one more pod."""
+        more = Usage(
+            cpu=self.cpu, memory=self.memory, devices=Counter(self.devices), gangs=Counter(self.gangs)
+        )
+        more.add(requests)
+        return more
 
     def add(self, requests: Mapping[str, Decimal]) -> None:
         """Count a pod."""
         self.cpu += requests.get("cpu", Decimal(0))
         self.memory += int(requests.get("memory", 0))
         for resource, number in requests.items():
-            if is_gpu_resource(resource):
-                self.gpus[resource] += int(number)
+            if is_device(resource):
+                self.devices[resource] += int(number)
+
+
+def is_device(resource: str) -> bool:
+    """Whether it is a device plugin that gives the resource out, in whole numbers."""
+    return "/" in resource
 
 
 def usage_of(pods: Iterable[Object]) -> dict[str, Usage]:
@@ -48,7 +63,11 @@ def count(usage: dict[str, Usage], pods: Iterable[Object]) -> None:
         spec = pod.get("spec") or {}
         node, has_ended = spec.get("nodeName"), (pod.get("status") or {}).get("phase") in ENDED
         if node and not has_ended and (spec.get("priority") or 0) >= 0:
-            usage.setdefault(node, Usage()).add(_requests(spec))
+            held = usage.setdefault(node, Usage())
+            held.add(_requests(spec))
+            labels = labels_of(pod)
+            if (attempt := labels.get(names.LABEL_ATTEMPT, "")).isdecimal():
+                held.gangs[labels.get(names.LABEL_JOB_UID, ""), int(attempt)] += 1
 
 
 def _requests(spec: Object) -> dict[str, Decimal]:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from harness.cluster import OPERATOR_NAMESPACE, Cluster, CommandError, run, wait_for
 from harness.installed import CRD, RELEASE
@@ -17,6 +18,7 @@ from harness.provision import hack_cluster
 from harness.trial import OWNED, Trial
 from localkube import processes
 from localkube.paths import Paths
+from phitune_operator.clock import from_text
 from phitune_operator.kinds import uid_of
 from phitune_operator.names import LABEL_JOB
 
@@ -24,6 +26,8 @@ TRAINING_OPERATOR = ("training-operator", "kubeflow")
 GANG_CRD = "pytorchjobs.kubeflow.org"
 AWAY = 30.0
 """Seconds for which something is not there."""
+GOES_ON = 60.0
+"""Seconds within which training goes on after a node was marked unreachable."""
 BACK = 120.0
 """Seconds that the cluster gets to be itself again."""
 
@@ -70,7 +74,8 @@ def two_jobs(strike: Callable[[Cluster, list[Trial]], None]) -> Callable[[Trial]
     """Strike while two jobs train, and judge both."""
 
     def tried(trial: Trial) -> list[Verdict]:
-        trials = [Trial(trial.lab, trial.recorder, name) for name in ("first", "second")]
+        names = ("first", "second")
+        trials = [Trial(trial.lab, trial.recorder, name, trial.figures) for name in names]
         with repaired(trial.lab.cluster):
             for one in trials:
                 one.begin()
@@ -91,10 +96,11 @@ def api_server_killed(cluster: Cluster, trials: list[Trial]) -> None:
 def etcd_stopped(cluster: Cluster, trials: list[Trial]) -> None:
     etcd = process(cluster, "etcd")
     os.kill(etcd, signal.SIGSTOP)
-    time.sleep(20)
-    os.kill(etcd, signal.SIGCONT)
-    trials[0].until("worker", lambda: len(trials[0].pods()) > 1)
-    trials[0].kill_worker()
+    try:
+        trials[0].kill_worker()  # what comes of it nobody can write down yet
+        time.sleep(20)
+    finally:
+        os.kill(etcd, signal.SIGCONT)
 
 
 def etcd_slow(cluster: Cluster, trials: list[Trial]) -> None:
@@ -125,16 +131,34 @@ def node_lost(cluster: Cluster, trials: list[Trial]) -> None:
     lost = spare_node(cluster)
     on(cluster, "cut", lost)
     kill_node(cluster, lost)
+    goes_on_in_time(cluster, trials, lost)
     for one in trials:
-        one.until_attempt(2)
+        one.until_ended()
+    on(cluster, "up")  # what was on the node is nobody's to remove before it is back
 
 
 def node_lost_and_back(cluster: Cluster, trials: list[Trial]) -> None:
     lost = spare_node(cluster)
     on(cluster, "cut", lost)
-    trials[0].until_attempt(2)
-    trials[0].until_running()
+    goes_on_in_time(cluster, trials, lost)
     on(cluster, "heal", lost)
+
+
+def goes_on_in_time(cluster: Cluster, trials: list[Trial], lost: str) -> None:
+    """Wait until all train again, and complain if that took too long from when the node was given up."""
+    marked = wait_for(lambda: unreachable_since(cluster, lost), BACK, lambda: f"{lost} is not given up")
+    went_on = max(one.until_step_of_start(2) for one in trials)
+    took = went_on - marked.timestamp()
+    trials[0].figures["from the node marked unreachable to the next step"] = took
+    assert took <= GOES_ON, f"training went on after {took:.0f} s"
+
+
+def unreachable_since(cluster: Cluster, node: str) -> datetime | None:
+    """When the node was marked unreachable, which makes its pods go; None if it is not."""
+    found = cluster.get("node", node)
+    assert found is not None
+    taints = {taint["key"]: taint for taint in found["spec"].get("taints") or []}
+    return from_text((taints.get("node.kubernetes.io/unreachable") or {}).get("timeAdded"))
 
 
 def node_drained(cluster: Cluster, trials: list[Trial]) -> None:

@@ -220,6 +220,7 @@ def leader_killed(trial: Trial) -> Verdict:
             trial.kill_worker()
             other.wait_until_it_serves(again=before)
             took = time.monotonic() - began
+            trial.figures["from the end of the one to the other's work"] = took
             verdict = trial.verdict()
         finally:
             for operator in both:

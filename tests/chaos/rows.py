@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,9 +33,24 @@ class Row:
     stuck: int
     """Jobs in which nothing moved for too long."""
     passed: bool
+    seconds: float
+    """How long it took, beside others where they run side by side."""
+    operator: str
+    """Image of the operator that was tried, whose tag is that of its contents."""
+    figures: Mapping[str, float]
+    """What was measured on the way, in seconds."""
 
     @classmethod
-    def of(cls, fault: str, verdicts: Sequence[Verdict], *, struck: bool = True) -> Row:
+    def of(
+        cls,
+        fault: str,
+        verdicts: Sequence[Verdict],
+        *,
+        struck: bool = True,
+        seconds: float = 0.0,
+        operator: str = "",
+        figures: Mapping[str, float] | None = None,
+    ) -> Row:
         """Count; `struck` says that the fault could be made, and did what it says."""
         return cls(
             fault=fault,
@@ -45,6 +60,9 @@ class Row:
             orphans=sum(len(verdict.orphans) for verdict in verdicts),
             stuck=sum(bool(verdict.stuck) for verdict in verdicts),
             passed=struck and bool(verdicts) and not any(verdict.complaints for verdict in verdicts),
+            seconds=round(seconds, 1),
+            operator=operator,
+            figures={name: round(value, 1) for name, value in (figures or {}).items()},
         )
 
 

@@ -158,12 +158,16 @@ def job_made_anew(trial: Trial) -> Verdict:
 
 
 def quota_used_up(trial: Trial) -> Verdict:
-    quota: Object = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}}
-    trial.lab.apply({**quota, "spec": {"hard": {"pods": "1"}}})
+    trial.lab.apply(_quota(pods=1))
     trial.begin()
     trial.until_refused("QuotaExceeded")
-    trial.lab.apply({**quota, "spec": {"hard": {"pods": "4"}}})
+    trial.lab.apply(_quota(pods=4))
     return trial.verdict()
+
+
+def _quota(*, pods: int) -> Object:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}}
+    return {**quota, "spec": {"hard": {"pods": str(pods)}}}
 
 
 def webhook_refuses(trial: Trial) -> Verdict:
@@ -207,15 +211,24 @@ def _lied_to(trial: Trial, how: str) -> Verdict:
 
 
 def many_events(trial: Trial) -> Verdict:
+    """Of a gang whose pods are refused: the operator reads its Events at each look, to say why."""
+    trial.lab.apply(_quota(pods=1))
     trial.begin()
-    trial.until_saved()
-    involved = {"kind": "PyTorchJob", "apiVersion": "kubeflow.org/v1", "name": f"{trial.name}-1"}
+    trial.until_refused("QuotaExceeded")
+    gang = trial.gang
+    involved = {
+        "kind": gang["kind"],
+        "apiVersion": gang["apiVersion"],
+        "name": name_of(gang),
+        "uid": uid_of(gang),
+        "namespace": trial.lab.namespace,
+    }
     api, where = trial.lab.cluster.api, f"/api/v1/namespaces/{trial.lab.namespace}/events"
 
     def post(number: int) -> None:
         event = {
             "metadata": {"name": f"noise-{number}", "namespace": trial.lab.namespace},
-            "involvedObject": {**involved, "namespace": trial.lab.namespace},
+            "involvedObject": involved,
             "type": "Warning",
             "reason": "FailedCreatePod",
             "message": f"noise {secrets.token_hex(20)}",
@@ -227,7 +240,7 @@ def many_events(trial: Trial) -> Verdict:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(post, range(NUM_EVENTS)))
-    trial.kill_worker()
+    trial.lab.apply(_quota(pods=4))
     return trial.verdict()
 
 
@@ -250,9 +263,13 @@ def volume_full(trial: Trial) -> Verdict:
     with suppress(OSError), filler.open("wb") as file:
         while True:
             file.write(b"\0" * 2**20)
-    trial.until("end of the first attempt", lambda: trial.status.get("failure"))
+    saved = trial.saved_step()
+    trial.until_failure("VolumeFull")
     filler.unlink()
-    return trial.verdict()
+    # Training goes on meanwhile, and what it does then cannot be saved.
+    verdict = trial.verdict(may_lose=NUM_STEPS)
+    resumed = trial.starts()[1]["start"]["from"]["step"]
+    return verdict if resumed >= saved else verdict.and_lost(f"{saved} was saved, and {resumed} taken up")
 
 
 def volume_read_only(trial: Trial) -> Verdict:
@@ -261,8 +278,10 @@ def volume_read_only(trial: Trial) -> Verdict:
     trial.begin({"storage": {"claimName": "broken", "size": None}})
     trial.until_saved()
     read_only = "local.phitune.dev/read-only"
+    # The kernel refuses that while a file is open for writing: it is so from the end of the first gang on.
     trial.kubectl("annotate", "pvc", "broken", f"{read_only}=true")
-    trial.until("end of the first attempt", lambda: trial.status.get("failure"))
+    trial.kubectl("delete", "pod", name_of(trial.worker), "--wait=false")
+    trial.until_failure("VolumeReadOnly")
     trial.kubectl("annotate", "pvc", "broken", f"{read_only}-")
     return trial.verdict()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,8 @@ from harness.trial import Trial
 class Outcome:
     """What came of one fault."""
 
-    def __init__(self, fault: str, verdicts: Sequence[Verdict], problem: str = "") -> None:
-        self.row = Row.of(fault, verdicts, struck=not problem)
+    def __init__(self, fault: str, verdicts: Sequence[Verdict], problem: str = "", **more: Any) -> None:
+        self.row = Row.of(fault, verdicts, struck=not problem, **more)
         self.complaints = [*(line for verdict in verdicts for line in verdict.complaints)]
         self.complaints += [problem] if problem else []
 
@@ -54,12 +56,17 @@ def tried(
 
 def try_out(fault: str, strike: Strike, phitune: Installed, recorder: Recorder) -> Outcome:
     """Try one fault, in a namespace of its own."""
+    began = time.monotonic()
     with phitune.cluster.temporary_namespace(fault) as namespace:
+        trial = Trial(Lab(phitune.cluster, namespace, phitune.trainer_image), recorder)
+        problem, verdicts = "", []
         try:
-            verdicts = strike(Trial(Lab(phitune.cluster, namespace, phitune.trainer_image), recorder))
+            told = strike(trial)
+            verdicts = told if isinstance(told, list) else [told]
         except Exception:  # noqa: BLE001 - whatever it is, it is this fault's outcome and not its neighbours'
-            return Outcome(fault, [], traceback.format_exc())
-    return Outcome(fault, verdicts if isinstance(verdicts, list) else [verdicts])
+            problem = traceback.format_exc()
+    about = {"operator": phitune.operator_image, "figures": trial.figures}
+    return Outcome(fault, verdicts, problem, seconds=time.monotonic() - began, **about)
 
 
 def check(outcome: Outcome, report: list[Row]) -> None:

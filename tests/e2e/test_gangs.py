@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from harness.cluster import Object
-from harness.jobs import finetunejob
+from harness.jobs import example, finetunejob, merged
 from harness.lab import Lab, helper_pod, last_words
+from phitune_trainer.yaml_reader import read_documents
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -34,18 +35,12 @@ def test_four_pods_of_two_processes_train_one_model(lab: Lab) -> None:
 
 
 def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
-    job = finetunejob(
-        "lora",
-        {
-            "method": "lora",
-            "lora": {"rank": 4, "vision": False},
-            "resources": {"nodes": 1, "processesPerNode": 2, "memory": "3Gi"},
-            "export": {"merged": False, "adapter": True},
-        },
-    )
-    lab.apply(job)
-    status = lab.wait_for_phase("lora", "Succeeded")
-    (pod,) = lab.pods("lora", role="trainer")
+    (document,) = read_documents(example("digits-lora.yaml"))
+    assert isinstance(document.value, dict)
+    few = {"training": {"epochs": None, "maxSteps": 4}, "evaluation": {"enabled": False}}
+    lab.apply(merged(document.value, {"spec": few | {"export": {"merged": False, "adapter": True}}}))
+    status = lab.wait_for_phase("digits-lora", "Succeeded")
+    (pod,) = lab.pods("digits-lora", role="trainer")
     proofs = proofs_of([pod])
     assert sorted(proof["rank"] for proof in proofs) == [0, 1]
     assert {proof["steps"] for proof in proofs} == {4}

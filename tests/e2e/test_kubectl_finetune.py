@@ -1,4 +1,4 @@
-"""`kubectl finetune` as its page shows it: a user with the page's rights, from a folder to a model."""
+"""The README's commands, word for word: a user with the documented rights, from a folder to an answer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
-from harness.cluster import REPOSITORY, Object
-from harness.jsonl_files import write_lines
+from harness.cluster import Object
+from harness.documented import commands_in_blocks, page
 from harness.lab import Lab
 from harness.user import User
 
@@ -23,72 +22,72 @@ BIG = 96 * 2**20
 
 SHA256 = """
 import hashlib, json, pathlib
-top = pathlib.Path("/workspace/receipts")
+top = pathlib.Path("/workspace/digits")
 print(json.dumps({path.relative_to(top).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
                   for path in top.rglob("*") if path.is_file()}))
 """
 
-JOB = (
-    *("--task", "jsonl", "--data", "receipts", "--claim", "receipts", "--method", "lora"),
-    *("--gpus", "0", "--global-batch", "16", "--learning-rate", "1e-3"),
+LONG = (
+    *("--task", "jsonl", "--data", "digits", "--claim", "mine", "--method", "lora", "--gpus", "0"),
+    *("--nodes", "2", "--global-batch", "16"),
     *("--set", "model.init=tiny", "--set", "training.numCrops=1", "--set", "training.maxLength=256"),
-    *("--set", "checkpoint.everySteps=5", "--set", "evaluation.enabled=false"),
+    *("--set", "training.maxSteps=100000", "--set", "checkpoint.everySteps=5"),
     *("--set", "resources.cpu=200m", "--set", "resources.memory=2Gi"),
 )
-"""Options of a job that learns next to nothing."""
+"""Options of a job that does not end by itself."""
 
 
 def shown_role() -> Object:
     """The rights that the page says are needed."""
-    page = (REPOSITORY / "docs/command-line.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(.*?)```", page("docs/command-line.md"), re.DOTALL)
     role: Object = yaml.safe_load(text)
     return role
 
 
-def make_data(folder: Path) -> dict[str, str]:
-    """A folder to train on, with a file that is big; the hash of each file."""
-    (folder / "images").mkdir(parents=True)
-    for number in range(32):
-        Image.new("RGB", (32, 32), (8 * number, 0, 0)).save(folder / f"images/{number}.png")
-    lines = [
-        {"conversations": [{"images": [f"{number}.png"], "user": "How red?", "assistant": str(number)}]}
-        for number in range(32)
-    ]
-    write_lines(folder / "train.jsonl", *lines)
-    (folder / "big.bin").write_bytes(hashlib.shake_128(b"big").digest(BIG))
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def shown_commands() -> dict[str, list[str]]:
+    """The words of each command from the folder to the answer, by the subcommand; programs left out."""
+    found = list(commands_in_blocks(page("README.md")))
+    first = next(number for number, words in enumerate(found) if words[:3] == ["phitune", "data", "digits"])
+    last = next(number for number, words in enumerate(found) if words[:2] == ["phitune", "predict"])
+    commands = [words[2:] if words[0] == "kubectl" else words[1:] for words in found[first : last + 1]]
+    return {" ".join(words[:2]) if words[0] == "data" else words[0]: words for words in commands}
 
 
-def test_a_folder_becomes_a_model_by_the_plugin_alone(lab: Lab, tmp_path: Path) -> None:
+def test_the_readme_leads_from_a_folder_to_an_answer(lab: Lab, tmp_path: Path) -> None:
     user = User.of(lab.cluster, lab.namespace, shown_role(), tmp_path)
-    hashes = make_data(tmp_path / "receipts")
-    upload_what_is_cut_off_once(lab, user, tmp_path, hashes)
+    shown = shown_commands()
+    steps = ["data digits", "data check", "upload", "submit", "logs", "status", "download", "predict"]
+    assert list(shown) == steps
+    user.phitune(*shown["data digits"])
+    assert "no problems" in user.phitune(*shown["data check"])
+    upload_what_is_cut_off_once(lab, user, [*shown["upload"], "--image", lab.trainer_image])
 
-    user.finetune("submit", "long", *JOB, "--nodes", "2", "--set", "training.maxSteps=100000")
-    assert "kubectl finetune logs quick" in user.finetune("submit", "quick", *JOB, "--epochs", "5")
-    followers = {name: user.start("logs", name, "-f", output=tmp_path / name) for name in ("long", "quick")}
+    user.finetune("submit", "long", *LONG)
+    # Fewer epochs: here it has to learn something, not all.
+    said = user.finetune(*shown["submit"], "--epochs", "1", "--set", "resources.cpu=200m")
+    assert "kubectl finetune logs mine" in said
+    long = user.start("logs", "long", "-f", output=tmp_path / "long.log")
+    mine = user.start(*shown["logs"], output=tmp_path / "mine.log")
     try:
         look_at_a_job_that_trains(lab, user, tmp_path)
         restart_one_and_stop_it(lab, user)
-        assert followers["quick"].wait(timeout=240) == 0, "it ends with the job"
-        assert user.interrupted(followers["long"]) == 130
+        assert mine.wait(timeout=240) == 0, "it ends with the job"
+        assert user.interrupted(long) == 130
     finally:
-        for follower in followers.values():
+        for follower in (long, mine):
             follower.kill()
             follower.wait()
-    assert {"prepare", "1/0", "2/0"} <= sources(tmp_path / "long"), "it goes on into the next attempt"
-    assert "[1/0] done: 10 steps" in (tmp_path / "quick").read_text(encoding="utf-8")
+    assert {"prepare", "1/0", "2/0"} <= sources(tmp_path / "long.log"), "it goes on into the next attempt"
+    assert "[1/0] done: 47 steps" in (tmp_path / "mine.log").read_text(encoding="utf-8")
 
-    download_the_export(user, tmp_path)
+    assert "exactMatch" in user.finetune(*shown["status"])
+    download_the_export(user, shown["download"])
+    assert re.fullmatch(r"\d", user.phitune(*shown["predict"]).strip())
+
     lab.wait("end of the helper pods", lambda: not helper_pods(lab), timeout=30)
     code, words = user.refused("status", "none")
     assert code == 2
-    assert words.endswith(f"no FineTuneJob none in namespace {lab.namespace}; there are: long, quick\n")
+    assert words.endswith(f"no FineTuneJob none in namespace {lab.namespace}; there are: long, mine\n")
     code, words = user.refused("status", "-n", "kube-system")
     assert code == 77, words
     assert "docs/command-line.md lists the rights" in words
@@ -121,6 +120,7 @@ def restart_one_and_stop_it(lab: Lab, user: User) -> None:
     assert "[2/0] step " in seen
     user.finetune("resume", "long")
     lab.wait_for_condition("long", "Suspended", "False")
+    user.finetune("suspend", "long")
 
 
 def sources(log: Path) -> set[str]:
@@ -128,39 +128,44 @@ def sources(log: Path) -> set[str]:
     return set(re.findall(r"^\[(prepare|\d+/\d+)\] ", log.read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def upload_what_is_cut_off_once(lab: Lab, user: User, folder: Path, hashes: dict[str, str]) -> None:
-    """Upload; the first time Ctrl-C is pressed while the big file is on its way."""
-    command = ["upload", str(folder / "receipts"), "--claim", "receipts", "--image", lab.trainer_image]
-    assert user.refused(*command)[0] == 2, "there is no claim, and nobody asked for one"
-    begun = user.start(*command, "--create", "1Gi", output=folder / "upload.log")
+def upload_what_is_cut_off_once(lab: Lab, user: User, command: list[str]) -> None:
+    """Upload; the first time Ctrl-C is pressed while a big file is on its way."""
+    data, log = user.folder / "digits", user.folder / "upload.log"
+    (data / "big.bin").write_bytes(hashlib.shake_128(b"big").digest(BIG))
+    without = [word for word in command if word not in ("--create", command[command.index("--create") + 1])]
+    assert user.refused(*without)[0] == 2, "there is no claim, and nobody asked for one"
+    begun = user.start(*command, output=log)
     lab.wait("helper pod that runs", lambda: "Running" in helper_pods(lab), timeout=90)
-    arriving = ["exec", helper_name(lab), "-n", lab.namespace, "--", "python3", "-c", HAS_PART]
-    lab.cluster.kubectl(*arriving)
-    assert user.interrupted(begun) == 75, (folder / "upload.log").read_text()
-    assert "the same command goes on" in (folder / "upload.log").read_text()
+    lab.cluster.kubectl("exec", helper_name(lab), "-n", lab.namespace, "--", "python3", "-c", HAS_PART)
+    assert user.interrupted(begun) == 75, log.read_text()
+    assert "the same command goes on" in log.read_text()
     lab.wait("end of the helper pod", lambda: not helper_pods(lab), timeout=30)
 
     sent = json.loads(user.finetune(*command, "-o", "json"))
-    assert sent["files"] == len(hashes) == 34
-    assert 0 < sent["bytesSent"] < BIG, "what had arrived was not sent again"
-    assert json.loads(lab.on_claim("receipts", SHA256)) == hashes
+    hashes = {
+        path.relative_to(data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in data.rglob("*")
+        if path.is_file()
+    }
+    assert sent["files"] == len(hashes) > 1000
+    everything = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
+    assert 0 < sent["bytesSent"] < everything, "what had arrived was not sent again"
+    assert json.loads(lab.on_claim("mine", SHA256)) == hashes
 
 
 HAS_PART = """
 import pathlib, time
-while not any(path.stat().st_size for path in pathlib.Path("/workspace/receipts").glob("big.bin*")):
+while not any(path.stat().st_size for path in pathlib.Path("/workspace/digits").glob("big.bin*")):
     time.sleep(0.01)
 """
 
 
-def download_the_export(user: User, folder: Path) -> None:
+def download_the_export(user: User, command: list[str]) -> None:
     """Download it twice: the second time all of it is here."""
-    target = folder / "quick-model"
-    assert "all hashes agree" in user.finetune("download", "quick", "--to", str(target))
-    again = json.loads(user.finetune("download", "quick", "--to", str(target), "-o", "json"))
+    assert "all hashes agree" in user.finetune(*command)
+    again = json.loads(user.finetune(*command, "-o", "json"))
     assert again["files"] == again["filesKept"] > 3
     assert again["bytesFetched"] == 0
-    assert (target / "config.json").is_file()
 
 
 def helper_pods(lab: Lab) -> list[str]:

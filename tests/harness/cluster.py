@@ -42,6 +42,7 @@ def run(
     *,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path = REPOSITORY,
     timeout: float = 300,
 ) -> str:
     """Run a command and return its standard output; CommandError if its exit code is not 0."""
@@ -49,7 +50,7 @@ def run(
         command,
         input=stdin,
         env={**os.environ, **(env or {})},
-        cwd=REPOSITORY,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=timeout,

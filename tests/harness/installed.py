@@ -28,6 +28,7 @@ class Installed:
 
     cluster: Cluster
     trainer_image: str
+    operator_image: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def install(cluster: Cluster) -> Installed:
         "2m",
         *chosen,
     )
-    return Installed(cluster, images.trainer)
+    return Installed(cluster, images.trainer, images.operator)
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from harness.simulated_trainer import SimulatedTrainer, owner_reference
 from phitune_operator import names
 from phitune_operator.backends import is_suspended
 from phitune_operator.clock import to_text
@@ -25,6 +26,8 @@ from phitune_operator.kinds import (
     JOBSET,
     POD,
     PYTORCHJOB,
+    TRAINING_RUNTIME,
+    TRAINJOB,
     WATCHED,
     Kind,
     Object,
@@ -60,6 +63,7 @@ class SimulatedCluster:
         """Which write, counted from now, the operator does not survive."""
         self._indices: dict[str, set[int]] = {}
         """Of each indexed Job, the indices that had their pod."""
+        self._trainer = SimulatedTrainer(self)
         self._uids = itertools.count(1)
         self._versions = itertools.count(1)
 
@@ -73,8 +77,13 @@ class SimulatedCluster:
     ) -> list[Object]:
         return [copy.deepcopy(obj) for (of_kind, _, _), obj in sorted_items(self.objects) if of_kind == kind]
 
+    async def pages(self, kind: Kind, *, fields: str = "") -> AsyncIterator[Sequence[Object]]:
+        yield await self.list(kind)
+
     async def create(self, kind: Kind, obj: Object) -> Object:
         self._may_be_killed()
+        if kind == TRAINJOB:
+            self._trainer.admit(obj)
         created = self.put_new(obj)
         if kind in GANGS:
             self.gangs_made.append(name_of(obj))
@@ -96,7 +105,9 @@ class SimulatedCluster:
             )
         return self._answer(found)
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str, grace: int | None = None
+    ) -> None:
         self._may_be_killed()
         found = self.objects.get((kind, namespace, name))
         if found is not None and uid_of(found) == uid:
@@ -148,12 +159,16 @@ class SimulatedCluster:
         self.change(obj, lambda changed: how(changed["spec"]))
 
     def remove(self, obj: Object) -> None:
-        """Delete: a live pod only begins to stop, anything else is gone."""
+        """Delete: a live pod only begins to stop, a runtime in use stays, anything else is gone."""
         if kind_of(obj) == POD and is_live(obj):
             if not is_terminating(obj):
                 later = to_text(self.now + timedelta(seconds=names.TERMINATION_GRACE_SECONDS))
                 self.change(obj, lambda pod: pod["metadata"].update(deletionTimestamp=later))
-            return
+        elif kind_of(obj) != TRAINING_RUNTIME or not self._trainer.holds(obj):
+            self.forget(obj)
+
+    def forget(self, obj: Object) -> None:
+        """An object is gone."""
         del self.objects[kind_of(obj), obj["metadata"]["namespace"], name_of(obj)]
         obj["metadata"]["resourceVersion"] = str(next(self._versions))
         self._tell(obj, deleted=True)
@@ -170,12 +185,21 @@ class SimulatedCluster:
     def moves(self) -> list[Move]:
         """Everything that the cluster itself could do next, one step each."""
         moves: list[Move] = []
+        trainjobs = {uid_of(gang) for gang in self.of_kind(TRAINJOB)}
         for job in self.of_kind(JOB):
             moves += self._job_controller(job)
         for gang in self.of_kind(PYTORCHJOB):
             moves += self._kueue(gang) if is_suspended(gang) else self._training_operator(gang)
         for gang in self.of_kind(JOBSET):
-            moves += self._kueue(gang) if is_suspended(gang) else self._jobset_controller(gang)
+            if not is_suspended(gang):
+                moves += self._jobset_controller(gang)
+            elif controllers_of(gang) & trainjobs:
+                moves += self._suspended(gang)
+            else:
+                moves += self._kueue(gang)
+        for gang in self.of_kind(TRAINJOB):
+            moves += self._kueue(gang) if is_suspended(gang) else []
+        moves += self._trainer.moves()
         for pod in self.of_kind(POD):
             moves += self._kubelet(pod)
         owners = {uid_of(obj) for obj in self.objects.values()}
@@ -255,19 +279,24 @@ class SimulatedCluster:
         )
 
     def _kueue(self, gang: Object) -> list[Move]:
-        """A gang that is suspended loses its pods; one without pods may be admitted at any time."""
-        owners = {
-            uid_of(gang),
-            *(uid_of(job) for job in self.of_kind(JOB) if uid_of(gang) in controllers_of(job)),
-        }
-        pods = [pod for pod in self.of_kind(POD) if owners & controllers_of(pod) and is_live(pod)]
-        if pods:
-            return [
-                (f"suspend {name_of(pod)}", lambda pod=pod: self.remove(pod))
-                for pod in pods
-                if not is_terminating(pod)
-            ]
+        """A gang that is suspended and has no pods may be admitted at any time."""
+        if self._live_pods_below(gang):
+            return self._suspended(gang) if kind_of(gang) != TRAINJOB else []
         return [(f"admit {name_of(gang)}", lambda: self.suspend(gang, False))]
+
+    def _suspended(self, gang: Object) -> list[Move]:
+        """A gang that is suspended loses its pods."""
+        return [
+            (f"suspend {name_of(pod)}", lambda pod=pod: self.remove(pod))
+            for pod in self._live_pods_below(gang)
+            if not is_terminating(pod)
+        ]
+
+    def _live_pods_below(self, gang: Object) -> list[Object]:
+        owners = {uid_of(gang)}
+        for kind in (JOBSET, JOB):
+            owners |= {uid_of(obj) for obj in self.of_kind(kind) if owners & controllers_of(obj)}
+        return [pod for pod in self.of_kind(POD) if owners & controllers_of(pod) and is_live(pod)]
 
     def suspend(self, gang: Object, value: bool) -> None:
         """What Kueue does to a gang that it stops, or lets run."""
@@ -382,16 +411,6 @@ class SimulatedCluster:
 
     def job(self, name: str) -> Object:
         return next(job for job in self.of_kind(FINETUNEJOB) if name_of(job) == name)
-
-
-def owner_reference(parent: Object) -> Object:
-    return {
-        "apiVersion": parent["apiVersion"],
-        "kind": parent["kind"],
-        "name": name_of(parent),
-        "uid": uid_of(parent),
-        "controller": True,
-    }
 
 
 def is_live(pod: Object) -> bool:

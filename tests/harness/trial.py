@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from harness.kill import first_process, kill_container
 from harness.lab import Lab
 from harness.oracle import ENDS, Verdict, judge, phase_of
 from phitune_operator import names
-from phitune_operator.kinds import FINETUNEJOB, POD, labels_of, name_of, uid_of
+from phitune_operator.kinds import FINETUNEJOB, POD, PYTORCHJOB, labels_of, name_of, uid_of
 
 T = TypeVar("T")
 NUM_STEPS = 60
@@ -45,6 +45,8 @@ class Trial:
     lab: Lab
     recorder: Recorder
     name: str = "struck"
+    figures: dict[str, float] = field(default_factory=dict)
+    """What is measured on the way, in seconds; jobs of one fault share it."""
 
     def begin(self, spec: Mapping[str, Any] | None = None) -> None:
         """Apply the job."""
@@ -66,6 +68,11 @@ class Trial:
         found = self.recorder.now(POD, self.lab.namespace, self.name)
         mine = [pod for pod in found if labels_of(pod).get(names.LABEL_ATTEMPT) == str(attempt)]
         return sorted(mine, key=name_of)
+
+    @property
+    def gang(self) -> Object:
+        """The PyTorchJob of the newest attempt."""
+        return self.recorder.now(PYTORCHJOB, self.lab.namespace, self.name)[-1]
 
     @property
     def master(self) -> Object:
@@ -97,6 +104,16 @@ class Trial:
         )
         assert phase_of(self.job) not in ENDS, f"it ended before it could be struck: {self.status}"
 
+    def until_step_of_start(self, number: int) -> float:
+        """Wait until this start of the run has done a step; when that was, in seconds since 1970."""
+        metrics = self.volume() / self.run_folder / f"{number:04}" / "metrics.jsonl"
+        line = wait_for(
+            lambda: next((line for line in _lines(metrics) if '"time"' in line), None),
+            LIMIT,
+            lambda: f"still no step of start {number}\n{self.lab.cluster.diagnosis(self.lab.namespace)}",
+        )
+        return float(json.loads(line)["time"])
+
     def until_attempt(self, attempt: int) -> None:
         """Wait until this attempt is under way."""
         self.until(f"attempt {attempt}", lambda: int(self.status.get("attempt") or 0) >= attempt or None)
@@ -104,6 +121,17 @@ class Trial:
     def until_running(self) -> None:
         """Wait until all pods of the newest gang run, or have run to the end."""
         self.until("phase Running", lambda: phase_of(self.job) in ("Running", *ENDS))
+
+    def until_ended(self) -> None:
+        """Wait until the job has come to its end, or has had the time for it."""
+        self.recorder.wait(lambda: phase_of(self.job) in ENDS, LIMIT)
+
+    def until_failure(self, reason: str) -> None:
+        """Wait until an attempt has ended for this reason."""
+        self.until(
+            f"end of an attempt by {reason}",
+            lambda: (self.status.get("failure") or {}).get("reason") == reason,
+        )
 
     def until_refused(self, reason: str) -> None:
         """Wait until the condition Accepted says no with this reason."""
@@ -127,14 +155,22 @@ class Trial:
         """Run kubectl in the namespace."""
         return self.lab.cluster.kubectl(*args, "-n", self.lab.namespace, stdin=stdin)
 
-    def verdict(self, *, keeps_volume: bool = True) -> Verdict:
-        """Wait for the end of the job, and judge it; one that does not end is judged as it stands."""
-        uid = self.until("job", lambda: self.job)["metadata"]["uid"]
-        self.recorder.wait(lambda: phase_of(self.job) in ENDS, LIMIT)
-        starts = self.starts(uid) if keeps_volume else None
+    def verdict(self, *, keeps_volume: bool = True, may_lose: int = SAVE_INTERVAL) -> Verdict:
+        """Wait for the end of the job, and judge it; one that does not end is judged as it stands.
+
+        `may_lose`: steps that a start may have to do again.
+        """
+        self.until("job", lambda: self.job)
+        self.until_ended()
+        starts = self.starts() if keeps_volume else None
         left = self.settled()
         sights = self.recorder.of_job(self.lab.namespace, self.name)
-        return judge(sights, left=left, starts=starts, save_interval=SAVE_INTERVAL, patience=PATIENCE)
+        return judge(sights, left=left, starts=starts, save_interval=may_lose, patience=PATIENCE)
+
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint of the first start."""
+        checkpoints = self.volume() / self.run_folder / "0001/checkpoints"
+        return max(int(folder.name.removeprefix("step-")) for folder in checkpoints.glob("step-*"))
 
     def settled(self) -> list[Object]:
         """The job and all labelled with it, once nothing of it is being deleted any more."""
@@ -147,10 +183,14 @@ class Trial:
                 return [*left, *([job] if job else [])]
             time.sleep(1)
 
-    def starts(self, uid: str) -> list[Object]:
+    def starts(self) -> list[Object]:
         """Of each start of the run: its record (start.json), and the last step that it did."""
-        runs = f"runs/{self.lab.namespace}/{self.name}/{uid[:8]}/incarnations"
-        return [read_start(folder) for folder in sorted((self.volume() / runs).glob("*"))]
+        return [read_start(folder) for folder in sorted((self.volume() / self.run_folder).glob("*"))]
+
+    @property
+    def run_folder(self) -> str:
+        """The folder of the run's starts on the volume."""
+        return f"runs/{self.lab.namespace}/{self.name}/{uid_of(self.job)[:8]}/incarnations"
 
     def volume(self) -> Path:
         """The folder behind the job's claim, on this machine."""
@@ -163,9 +203,12 @@ class Trial:
 
 def read_start(folder: Path) -> Object:
     """One start, as the oracle wants it."""
-    metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
-    # A line that was being written when its process was killed has no end.
-    rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+    rows = [json.loads(line) for line in _lines(folder / "metrics.jsonl")]
     last = max((row["step"] for row in rows if "step" in row), default=0)
     return {"start": json.loads((folder / "start.json").read_text()), "last": last}
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file that may not be there yet: one that is being written has no end."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in lines if line.startswith("{") and line.endswith("}")]

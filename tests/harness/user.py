@@ -54,7 +54,11 @@ class User:
 
     def finetune(self, *args: str, timeout: float = 180) -> str:
         """Run `kubectl finetune` and return what it printed; CommandError for another code than 0."""
-        return run(self._command(args), env=self._env, timeout=timeout)
+        return run(self._command(args), env=self._env, cwd=self.folder, timeout=timeout)
+
+    def phitune(self, *args: str) -> str:
+        """Run `phitune` and return what it printed; CommandError for another code than 0."""
+        return run([sys.executable, "-m", "phitune_cli.main", *args], cwd=self.folder)
 
     def refused(self, *args: str) -> tuple[int, str]:
         """Exit code and words of a `kubectl finetune` that does not do it."""
@@ -68,7 +72,11 @@ class User:
         """Start `kubectl finetune`, standard output and error into a file; kubectl becomes the plugin."""
         with output.open("wb") as file:
             return subprocess.Popen(
-                self._command(args), env={**os.environ, **self._env}, stdout=file, stderr=subprocess.STDOUT
+                self._command(args),
+                env={**os.environ, **self._env},
+                cwd=self.folder,
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
 
     def interrupted(self, process: subprocess.Popen[bytes]) -> int:

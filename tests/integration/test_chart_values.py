@@ -6,11 +6,11 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 import yaml
 
+from harness.chart import CHART, one, pod_spec, rendered, told
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object
 from harness.network import Peer, lets_through
 from harness.operator_view import subject
@@ -26,23 +26,6 @@ from phitune_operator.main import hub_access, network_access
 from phitune_operator.observed import HubAccess, NetworkAccess
 from phitune_operator.render.jobset import jobset
 from phitune_operator.render.pytorchjob import pytorchjob
-
-CHART = str(REPOSITORY / "charts/phitune")
-
-
-def rendered(cluster: Cluster, *settings: str, release: str = "phitune") -> list[Object]:
-    chosen = [part for setting in settings for part in ("--set-json", setting)]
-    text = cluster.helm("template", release, CHART, "--namespace", "phitune-system", *chosen)
-    return [found for found in yaml.safe_load_all(text) if found]
-
-
-def one(objects: list[Object], kind: str) -> Object:
-    (found,) = [found for found in objects if found["kind"] == kind]
-    return found
-
-
-def pod_spec(objects: list[Object]) -> Any:
-    return one(objects, "Deployment")["spec"]["template"]["spec"]
 
 
 def test_lint_finds_nothing(cluster: Cluster) -> None:
@@ -80,24 +63,12 @@ def test_wrong_value_is_refused_by_name(cluster: Cluster, setting: str, named: s
     assert named in refusal.value.stderr
 
 
-def test_trainer_image_reaches_the_operator(cluster: Cluster) -> None:
-    (container,) = pod_spec(rendered(cluster, 'trainer.image="registry.example/trainer:9"'))["containers"]
-    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
-    assert env["PHITUNE_TRAINER_IMAGE"] == "registry.example/trainer:9"
-
-
 def test_way_to_the_hub_reaches_the_operator(cluster: Cluster) -> None:
     settings = ['hub.endpoint="https://mirror"', 'hub.proxy="http://proxy:1"', 'hub.noProxy=".cluster"']
-    (container,) = pod_spec(rendered(cluster, *settings, 'hub.caConfigMap="ca"'))["containers"]
-    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    env = told(rendered(cluster, *settings, 'hub.caConfigMap="ca"'))
     assert hub_access(env) == HubAccess(
         endpoint="https://mirror", proxy="http://proxy:1", no_proxy=".cluster", ca_config_map="ca"
     )
-
-
-def told(cluster: Cluster, *settings: str) -> dict[str, str]:
-    (container,) = pod_spec(rendered(cluster, *settings))["containers"]
-    return {variable["name"]: variable.get("value", "") for variable in container["env"]}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +89,7 @@ def told(cluster: Cluster, *settings: str) -> dict[str, str]:
 def test_images_by_build_reach_the_operator(
     cluster: Cluster, settings: list[str], images: dict[str, str]
 ) -> None:
-    env = told(cluster, *settings)
+    env = told(rendered(cluster, *settings))
     ours = env["PHITUNE_TRAINER_IMAGE"]
     assert trainer_images(env) == {
         build: ours if image == "ours" else image for build, image in images.items()
@@ -136,7 +107,7 @@ def test_pools_and_network_profiles_reach_the_operator(cluster: Cluster) -> None
         "labels": {"pool": "a100"},
     }
     profile = {"product": "H100", "env": {"NCCL_IB_HCA": "mlx5"}, "resources": {"rdma/hca": 1}}
-    env = told(cluster, f"pools=[{json.dumps(pool)}]", f"networkProfiles=[{json.dumps(profile)}]")
+    env = told(rendered(cluster, f"pools=[{json.dumps(pool)}]", f"networkProfiles=[{json.dumps(profile)}]"))
     assert pools(env) == (Pool.model_validate({**pool, "cpu": "96"}),)
     assert network_profiles(env) == (NetworkProfile.model_validate(profile),)
     assert env["PHITUNE_POOL_WAIT"] == "900"
@@ -150,29 +121,10 @@ def test_digest_wins_over_tag(cluster: Cluster) -> None:
     assert pod_spec(objects)["containers"][0]["image"] == f"r/operator@{digest}"
 
 
-def test_places_and_pull_secrets_reach_the_pod(cluster: Cluster) -> None:
-    spec = pod_spec(
-        rendered(
-            cluster,
-            'nodeSelector={"disk":"fast"}',
-            'tolerations=[{"key":"k","operator":"Exists"}]',
-            'affinity={"nodeAffinity":{}}',
-            'imagePullSecrets=[{"name":"pull"}]',
-            'priorityClassName="high"',
-        )
-    )
-    assert spec["nodeSelector"] == {"disk": "fast"}
-    assert spec["tolerations"] == [{"key": "k", "operator": "Exists"}]
-    assert spec["affinity"] == {"nodeAffinity": {}}
-    assert spec["imagePullSecrets"] == [{"name": "pull"}]
-    assert spec["priorityClassName"] == "high"
-
-
 def test_every_operator_of_a_release_waits_for_the_lease_that_its_role_names(cluster: Cluster) -> None:
     objects = rendered(cluster, "replicas=2")
     assert one(objects, "Deployment")["spec"]["replicas"] == 2
-    (container,) = pod_spec(objects)["containers"]
-    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    env = told(objects)
     _, rule = one(objects, "Role")["rules"]
     assert env["PHITUNE_LEASE"] == f"phitune-system/{rule['resourceNames'][0]}"
 
@@ -260,8 +212,7 @@ def test_the_jobs_policies_follow_the_charts_values(cluster: Cluster) -> None:
         'networkPolicy.prometheusNamespace="monitoring"',
         'networkPolicy.dnsNamespace="openshift-dns"',
     ]
-    (container,) = pod_spec(rendered(cluster, *settings))["containers"]
-    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    env = told(rendered(cluster, *settings))
     assert network_access(env) == NetworkAccess(
         operator_namespace="phitune-system",
         dns_namespace="openshift-dns",
@@ -273,8 +224,7 @@ def test_without_network_policies_there_is_none_and_no_right_to_make_one(cluster
     objects = rendered(cluster, "networkPolicy.enabled=false")
     assert "NetworkPolicy" not in {found["kind"] for found in objects}
     assert "networkpolicies" not in json.dumps(objects)
-    (container,) = pod_spec(objects)["containers"]
-    env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    env = told(objects)
     assert network_access(env) is None
 
 
@@ -285,12 +235,6 @@ def test_no_role_names_a_wildcard_or_secrets(cluster: Cluster) -> None:
     for rule in rules:
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
         assert "secrets" not in rule["resources"]
-
-
-def test_custom_resource_is_left_out_when_disabled(cluster: Cluster) -> None:
-    kinds = [found["kind"] for found in rendered(cluster, "crds.enabled=false")]
-    assert "CustomResourceDefinition" not in kinds
-    assert "Deployment" in kinds
 
 
 @pytest.mark.parametrize(("keep", "policy"), [("true", "keep"), ("false", None)])

@@ -86,17 +86,15 @@ def accepted(lab: Lab, name: str, reason: str) -> str:
     return message
 
 
-def test_makes_volume_config_and_prepare_job_and_says_that_the_image_is_missing(lab: Lab) -> None:
+def test_makes_volume_and_prepare_job_and_says_that_the_image_is_missing(lab: Lab) -> None:
     lab.apply(finetunejob("image"))
     assert NO_IMAGE in accepted(lab, "image", "NoImage")
     claim = lab.cluster.get("pvc", "image-workspace", lab.namespace)
-    config = lab.cluster.get("configmap", "image-config", lab.namespace)
     prepare = lab.cluster.get("job", "image-prepare", lab.namespace)
     assert claim is not None
-    assert config is not None
     assert prepare is not None
     assert "ownerReferences" not in claim["metadata"], "weights stay when the job goes"
-    assert config["immutable"] is True
+    assert lab.cluster.get("configmap", "image-config", lab.namespace) is None, "made with the first gang"
     assert prepare["metadata"]["ownerReferences"][0]["name"] == "image"
     uid = prepare["metadata"]["uid"]
     lab.cluster.patch("ftj", "image", lab.namespace, {"spec": {"image": "localhost/busybox:1"}})
@@ -125,7 +123,7 @@ def test_what_cannot_run_here_is_said_and_nothing_is_made(
     lab.apply(finetunejob(name, spec))
     assert words in accepted(lab, name, reason)
     assert lab.status(name)["phase"] == "Pending"
-    assert lab.cluster.get("configmap", f"{name}-config", lab.namespace) is None
+    assert lab.cluster.get("job", f"{name}-prepare", lab.namespace) is None
 
 
 def test_claim_that_is_missing_is_said_until_it_is_there(lab: Lab) -> None:
@@ -148,19 +146,25 @@ def test_claim_that_somebody_else_made_is_not_taken_over(lab: Lab) -> None:
 
 
 def test_object_of_a_childs_name_is_not_taken_over(lab: Lab) -> None:
+    container = {"name": "mine", "image": NO_IMAGE}
     theirs = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "taken-config"},
-        "data": {"mine": "1"},
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "taken-prepare"},
+        "spec": {
+            "suspend": True,
+            "template": {"spec": {"containers": [container], "restartPolicy": "Never"}},
+        },
     }
     lab.apply(theirs, finetunejob("taken"))
-    assert "ConfigMap taken-config" in accepted(lab, "taken", "NameCollision")
-    found = lab.cluster.get("configmap", "taken-config", lab.namespace)
-    assert found is not None
-    assert found["data"] == {"mine": "1"}
-    lab.cluster.kubectl("delete", "configmap", "taken-config", "-n", lab.namespace)
-    lab.wait("prepare Job", lambda: lab.cluster.get("job", "taken-prepare", lab.namespace), timeout=60)
+    assert "Job taken-prepare" in accepted(lab, "taken", "NameCollision")
+
+    def of_prepare() -> Object:
+        return lab.cluster.get("job", "taken-prepare", lab.namespace) or {"spec": {"suspend": None}}
+
+    assert of_prepare()["spec"]["suspend"] is True
+    lab.cluster.kubectl("delete", "job", "taken-prepare", "-n", lab.namespace)
+    lab.wait("prepare Job", lambda: of_prepare()["spec"]["suspend"] is False, timeout=60)
 
 
 def test_quota_that_is_used_up_is_said(labs: tuple[Lab, Lab]) -> None:

@@ -28,7 +28,12 @@ SELDOM_ASKED_FOR = {
         )
     },
     **{
-        Right("jobset.x-k8s.io", "jobsets", verb): "gangs that are JobSets, where a cluster has these"
+        Right(group, resource, verb): "gangs that are JobSets or TrainJobs, where a cluster has these"
+        for group, resource in (
+            ("jobset.x-k8s.io", "jobsets"),
+            ("trainer.kubeflow.org", "trainjobs"),
+            ("trainer.kubeflow.org", "trainingruntimes"),
+        )
         for verb in ("get", "list", "watch", "create", "delete")
     },
     **{

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.cluster import Cluster, CommandError, Object
+from harness.cluster import OPERATOR_NAMESPACE, Cluster, CommandError, Object
 from harness.installed import RELEASE, Installed
 from harness.jobs import finetunejob, merged
 from harness.lab import Lab
@@ -27,6 +27,7 @@ EVIL = "<img src=x onerror=alert(1)>$(touch pwned)`touch pwned`{{7*7}}';\"\u202e
 """A folder of data, as a tenant may well name it."""
 TOKEN, VARIABLE = (f"canary-{what}-{secrets.token_hex(8)}" for what in ("token", "variable"))
 FAKE_HUB = "http://127.0.0.1:8999"
+METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
 
 SPY = r"""
 import http.server, json, os, pathlib, socket, ssl, threading, urllib.error, urllib.request
@@ -96,17 +97,18 @@ turn = {{"images": ["<b>.png"], "user": "<script>alert(2)</script>\\x1b[2J", "as
 """
 SEARCH = """
 import json, pathlib
-found, hits = {{}}, []
+found, hits, searched = {{}}, [], []
 for path in pathlib.Path("/workspace").rglob("*"):
     if path.is_file() and path.parts[2] not in ("own", "found"):
-        content = path.read_bytes()
+        content = str(path).encode() + path.read_bytes()
+        searched.append(str(path))
         hits += [f"{{word}} in {{path}}" for word in {words!r} if word.encode() in content]
         if path.name == "pwned":
             hits.append(str(path))
 pages = [path.read_text() for path in pathlib.Path("/workspace/runs").rglob("report.html")]
 for path in pathlib.Path("/workspace/found").iterdir():
     found[path.name] = json.loads(path.read_text())
-print(json.dumps({{"found": found, "hits": hits, "pages": pages}}))
+print(json.dumps({{"found": found, "hits": hits, "searched": searched, "pages": pages}}))
 """
 
 
@@ -150,10 +152,12 @@ class Ended:
     """What the tenant's code saw, a pod each."""
     hits: list[str]
     """Files of the volume that hold what they must not hold, or must not be there."""
+    searched: list[str]
+    """Files of the volume that were looked into."""
     pages: list[str]
     """The reports."""
     said: str
-    """All that was said: statuses, Events, the logs of pods and operator."""
+    """All that was said: statuses, Events, metrics, the logs of pods and operator."""
     configs: str
     """What the training's pods read."""
 
@@ -196,7 +200,11 @@ def ended(tenant: Tenant) -> Ended:
     lab.apply(secret, of_account, volume)
     lab.on_claim("mine", DATA.format(spy=SPY, evil=EVIL))
 
-    own_data = {"data": {"generate": None, "path": f"data/{EVIL}"}, "training": {"maxSteps": 2}}
+    own_data = {
+        "data": {"generate": None, "path": f"data/{EVIL}"},
+        "training": {"maxSteps": 2},
+        "export": {"merged": True},
+    }
     noisy = {"podTemplate": {"annotations": {"example.com/a": "\x1b[2J<script>{{7*7}}"}}}
     hub = {"model": {"init": None, "name": "team/private"}}
     named = [*one_pod("x", {})["spec"]["env"], {"name": "HF_ENDPOINT", "value": FAKE_HUB}]
@@ -209,7 +217,14 @@ def ended(tenant: Tenant) -> Ended:
     lab.wait_for_phase("spy", "Succeeded", timeout=300)
     said, configs = everything_said(lab), json.dumps(lab.cluster.list("configmaps", lab.namespace))
     on_volume = json.loads(lab.on_claim("mine", SEARCH.format(words=[TOKEN, VARIABLE])))
-    return Ended(list(on_volume["found"].values()), on_volume["hits"], on_volume["pages"], said, configs)
+    return Ended(
+        found=list(on_volume["found"].values()),
+        hits=on_volume["hits"],
+        searched=on_volume["searched"],
+        pages=on_volume["pages"],
+        said=said,
+        configs=configs,
+    )
 
 
 def everything_said(lab: Lab) -> str:
@@ -223,7 +238,10 @@ def everything_said(lab: Lab) -> str:
     ]
     statuses = [pod["status"] for pod in pods]
     told = json.dumps([jobs, events, statuses], ensure_ascii=False)
-    return "\n".join([told, *logs, lab.cluster.operator_log()])
+    operator = ("-n", OPERATOR_NAMESPACE, f"deployment/{RELEASE}")
+    metrics = lab.cluster.kubectl("exec", *operator, "--", "python3", "-c", METRICS)
+    assert "phitune_operator_queue_depth" in metrics
+    return "\n".join([told, metrics, *logs, lab.cluster.operator_log()])
 
 
 def test_tenant_may_write_jobs_and_nothing_else(tenant: Tenant) -> None:
@@ -333,6 +351,8 @@ def test_no_secret_and_no_variable_is_told_to_anybody(ended: Ended) -> None:
     for canary in (TOKEN, VARIABLE):
         assert canary not in ended.said
         assert canary not in ended.configs
+    for part in ("checkpoints/", "export/", "report.html", "metrics.jsonl"):
+        assert any(part in path for path in ended.searched), part
     assert ended.hits == []
 
 

@@ -26,6 +26,8 @@ OPERATOR_USER = "system:serviceaccount:phitune-system:phitune"
 CONTROLLERS = "job-controller,persistentvolume-binder-controller,serviceaccount-controller"
 """Those that a FineTuneJob needs; nothing is deleted here, and no Service leads anywhere."""
 FAKE_NODE = {"kwok.x-k8s.io/node": "fake"}
+UNHURRIED = {"GOGC": "400", "GOMEMLIMIT": "6GiB"}
+"""Programs in Go may use more memory, and so spend less of the cores that all share on collecting it."""
 START_SECONDS = 90.0
 
 
@@ -75,7 +77,7 @@ class ControlPlane:
 
     def start(self, name: str) -> None:
         """Start a program that was stopped, or that is new."""
-        self.processes[name] = spawn(self.commands[name], self.folder / f"{name}.log")
+        self.processes[name] = spawn(self.commands[name], self.folder / f"{name}.log", os.environ | UNHURRIED)
 
     def stop(self, name: str) -> None:
         """End a program and wait for it."""
@@ -295,7 +297,10 @@ def _training_operator(plane: ControlPlane) -> list[str | Path]:
 
 
 def _kwok(plane: ControlPlane) -> list[str | Path]:
-    """Pods get addresses of the loopback, so that this process can answer for all of them."""
+    """Pods get addresses of the loopback, so that this process can answer for all of them.
+
+    Each control plane has a network of its own: another benchmark may run beside it.
+    """
     options = {
         "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
         "kind": "KwokConfiguration",
@@ -316,7 +321,7 @@ def _kwok(plane: ControlPlane) -> list[str | Path]:
         f"--manage-nodes-with-annotation-selector={name}={value}",
         "--node-lease-duration-seconds=0",
         "--node-ip=127.0.0.1",
-        "--cidr=127.42.0.1/16",
+        f"--cidr=127.{64 + plane.port % 128}.0.1/16",
         "--server-address=",
     ]
 

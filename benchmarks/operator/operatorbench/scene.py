@@ -153,6 +153,9 @@ async def scene(work: Workplace) -> AsyncIterator[Scene]:
                 await made.apply([job(FIRST, ends_soon=True)])
                 await made.wait_for_phase("Succeeded", [FIRST], seconds=60)
                 yield made
+            except Exception:
+                plane.check()  # where a program has ended, that is why
+                raise
             finally:
                 await made.stop_operator()
 

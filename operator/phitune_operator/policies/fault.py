@@ -13,6 +13,7 @@ OUT_OF_MEMORY: Final = "OutOfMemory"
 START_FAILED: Final = "StartFailed"
 OUT_OF_GPU_MEMORY: Final = "OutOfGpuMemory"
 VOLUME_FULL: Final = "VolumeFull"
+VOLUME_READ_ONLY: Final = "VolumeReadOnly"
 FAULT: Final = "Fault"
 COLLECTIVE_TIMEOUT: Final = "CollectiveTimeout"
 RANK_LOST: Final = "RankLost"
@@ -21,6 +22,7 @@ KINDS: Final = (
     START_FAILED,
     OUT_OF_GPU_MEMORY,
     VOLUME_FULL,
+    VOLUME_READ_ONLY,
     "VolumeStalled",
     "Diverged",
     "Superseded",
@@ -29,6 +31,9 @@ KINDS: Final = (
     RANK_LOST,
 )
 """In the order in which they explain each other: a rank that lost another one never failed by itself."""
+
+OF_VOLUME: Final = frozenset({VOLUME_FULL, VOLUME_READ_ONLY})
+"""What the user mends on the volume, and not in the job: the same start may succeed then."""
 
 _OF_KUBERNETES: Final = {
     "OOMKilled": OUT_OF_MEMORY,
@@ -58,4 +63,4 @@ def kind_of_fault(pod: PodView) -> str:
 def kind_of_user_error(pod: PodView) -> str:
     """Say what the user has to mend: what the trainer calls by a name of its own, or UserError."""
     told = pod.report.reason if pod.report is not None else ""
-    return told if told in (OUT_OF_GPU_MEMORY, VOLUME_FULL) else "UserError"
+    return told if told in {OUT_OF_GPU_MEMORY, *OF_VOLUME} else "UserError"

@@ -6,6 +6,7 @@ from phitune_operator.cluster_settings import Pool
 from phitune_operator.fields import quantity
 from phitune_operator.observed import Observed
 from phitune_operator.placement import Wish, can_take, makes_up
+from phitune_operator.policies.zone import near_volume
 from phitune_operator.render.subject import Subject
 from phitune_trainer.memory import gib
 
@@ -71,8 +72,9 @@ def num_free(seen: Observed, subject: Subject) -> int | None:
     if subject.gpus_per_node == 0 or seen.nodes is None or leaves_it_to_others(seen.spec):
         return None
     wish, cpu, memory = wish_of(seen.spec), quantity(subject.cpu), int(quantity(subject.memory))
+    devices = subject.profile.resources if subject.profile is not None else {}
     return sum(
         can_take(node, wish, resource=subject.gpu_resource, selectors=subject.selectors)
-        and node.has_free(gpus=subject.gpus_per_node, cpu=cpu, memory=memory)
-        for node in seen.nodes
+        and node.has_free(gpus=subject.gpus_per_node, cpu=cpu, memory=memory, devices=devices)
+        for node in near_volume(seen.nodes, seen.claim)
     )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from phitune_operator.kinds import JOBSET, Object, kind_of
+from phitune_operator.kinds import JOBSET, TRAINJOB, Object, kind_of
 from phitune_operator.pods import PodView
-from phitune_operator.policies.fault import KINDS, RANK_LOST, kind_of_fault, kind_of_user_error
+from phitune_operator.policies.fault import KINDS, OF_VOLUME, RANK_LOST, kind_of_fault, kind_of_user_error
 from phitune_trainer import exit_codes
 
 SETTLE = timedelta(seconds=5)
@@ -28,8 +28,10 @@ UNSEEN = frozenset({"Unknown", "ContainerStatusUnknown"})
 
 KILLED = 137
 """Exit code after SIGKILL, which no fault of another pod brings about."""
-SUCCEEDED = frozenset({"Succeeded", "Completed"})
-"""By which conditions a PyTorchJob and a JobSet say that they have ended well."""
+SUCCEEDED = frozenset({"Succeeded", "Completed", "Complete"})
+"""By which conditions a PyTorchJob, a JobSet and a TrainJob say that they have ended well."""
+JOBSETS = frozenset({JOBSET, TRAINJOB})
+"""A TrainJob says what its JobSet says."""
 
 
 class Verdict(Enum):
@@ -60,16 +62,16 @@ FAULT_REASONS = frozenset({*KINDS, "LeftUnasked", STALLED})
 
 
 def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: datetime) -> End | None:
-    """Judge the pods of an attempt whose PyTorchJob nobody has deleted; None while it still runs.
+    """Judge the pods of an attempt whose gang nobody has deleted; None while it still runs.
 
-    The PyTorchJob's own word counts only where no pod tells: it looks at the master alone.
+    The gang's own word counts only where no pod tells: a PyTorchJob looks at the master alone.
     """
     if len(pods) == num_pods and all(pod.has_succeeded for pod in pods):
         return End(verdict=Verdict.SUCCEEDED, reason="Completed", message="every pod ended with exit code 0")
     bad = sorted((pod for pod in pods if _is_bad(pod)), key=_by_time)
     if not bad:
         return _without_a_culprit(gang, pods, num_pods)
-    user = [pod for pod in bad if pod.exit_code == exit_codes.USER_ERROR]
+    user = [pod for pod in bad if _is_users_fault(pod)]
     has_lost_one = len(pods) < num_pods or any(_is_made_anew(pod, since=bad[0].finished_at) for pod in pods)
     is_echo = not has_lost_one and all(kind_of_fault(pod) == RANK_LOST for pod in bad)
     if not user and _others_may_still_tell(pods, bad, now, SETTLE_AFTER_LOSS if is_echo else SETTLE):
@@ -93,6 +95,10 @@ def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: d
 
 def _is_bad(pod: PodView) -> bool:
     return not pod.has_succeeded and (pod.is_terminating or pod.has_ended)
+
+
+def _is_users_fault(pod: PodView) -> bool:
+    return pod.exit_code == exit_codes.USER_ERROR and kind_of_fault(pod) not in OF_VOLUME
 
 
 def _is_made_anew(pod: PodView, *, since: datetime | None) -> bool:
@@ -128,14 +134,15 @@ def _others_may_still_tell(
 
 
 def _without_a_culprit(gang: Object, pods: Sequence[PodView], num_pods: int) -> End | None:
-    if kind_of(gang) == JOBSET and any(pod.is_live for pod in pods):
+    is_jobset = kind_of(gang) in JOBSETS
+    if is_jobset and any(pod.is_live for pod in pods):
         return None  # it ends after its pods: what is known of them is behind
     for condition in (gang.get("status") or {}).get("conditions") or []:
         if condition.get("status") != "True":
             continue
         # What fails by itself stays, for its logs. Without any pod, none could be made; but a JobSet takes
         # pods that are deleted for failed ones.
-        is_missing = len(pods) < num_pods and (bool(pods) or kind_of(gang) == JOBSET)
+        is_missing = len(pods) < num_pods and (bool(pods) or is_jobset)
         if condition.get("type") == "Failed" and not is_missing:
             return End(verdict=Verdict.FAULT, reason="Fault", message=str(condition.get("message", "")))
         is_done = condition.get("type") in SUCCEEDED and not any(pod.is_live for pod in pods)

@@ -11,6 +11,7 @@ from typing import Final
 
 from phitune_operator.api import FineTuneJobSpec
 from phitune_operator.blocked import BlockedError
+from phitune_operator.cluster_settings import NetworkProfile
 from phitune_operator.defaults import cpu_request, memory_limit, shared_memory
 from phitune_operator.fields import quantity
 from phitune_operator.placement import Node, Placement
@@ -40,7 +41,11 @@ def share_of(spec: FineTuneJobSpec, train: TrainConfig, placement: Placement) ->
     gpus, num_nodes = spec.resources.gpus_per_node, spec.resources.nodes
     usual = Share(cpu=cpu_request(spec), memory=memory_limit(spec, train))
     told = [node for node in placement.nodes if node.cpu is not None and node.memory is not None]
-    if gpus == 0 or len(told) < num_nodes:
+    if gpus == 0:
+        if told:
+            _check_on_cpu(spec, train, usual, told)
+        return usual
+    if len(told) < num_nodes:
         return usual
     share = Share(
         cpu=spec.resources.cpu or _cpu(usual.cpu, told, gpus, num_nodes),
@@ -49,6 +54,57 @@ def share_of(spec: FineTuneJobSpec, train: TrainConfig, placement: Placement) ->
     if problems := list(_problems(spec, train, share, told)):
         raise BlockedError("NodeTooSmall", "; ".join(problems))
     return share
+
+
+def check_devices(nodes: Sequence[Node], num_nodes: int, profile: NetworkProfile | None) -> None:
+    """Raise BlockedError (NodeTooSmall) where too few nodes have what the network profile's pods ask for."""
+    if profile is None:
+        return
+    for resource, number in sorted(profile.resources.items()):
+        have = sum(node.has(resource, number) for node in nodes)
+        if have < num_nodes:
+            raise BlockedError(
+                "NodeTooSmall",
+                f"the chart's value networkProfiles has each pod on {profile.product} ask for {resource}: "
+                f"{number}, and {have} of {len(nodes)} node(s) have that, where {num_nodes} must; let the "
+                "cluster's administrator see whether the device plugin runs on them, or correct the profile",
+            )
+
+
+def _check_on_cpu(spec: FineTuneJobSpec, train: TrainConfig, share: Share, nodes: Sequence[Node]) -> None:
+    """Raise BlockedError (NodeTooSmall) where the nodes, each with several pods, can never hold all."""
+    num_pods = spec.resources.nodes
+    room = _num_on_cpu(nodes, share)
+    if room >= num_pods:
+        return
+    cpu, memory = max(node.cpu or Decimal(0) for node in nodes), max(node.memory or 0 for node in nodes)
+    smaller = Share(cpu=f"{int(cpu * USABLE * 1000)}m", memory=f"{int(memory * USABLE) // 2**20}Mi")
+    fitting = Share(
+        cpu=share.cpu if quantity(share.cpu) <= quantity(smaller.cpu) else smaller.cpu,
+        memory=share.memory if quantity(share.memory) <= quantity(smaller.memory) else smaller.memory,
+    )
+    ways = [
+        f"{field}: {value}"
+        for field, value, before in (
+            ("spec.resources.cpu", fitting.cpu, share.cpu),
+            ("spec.resources.memory", fitting.memory, share.memory),
+        )
+        if value != before
+    ]
+    fits = ways and _num_on_cpu(nodes, fitting) >= num_pods and not is_too_little(spec, train, fitting.memory)
+    remedy = f"{' and '.join(ways)} would fit" if fits else "more or larger nodes are needed, or fewer pods"
+    raise BlockedError(
+        "NodeTooSmall",
+        f"spec.resources: the {len(nodes)} node(s) that the job may use have room for {room} of {num_pods} "
+        f"pod(s) of {share.cpu} CPUs and {gib(int(quantity(share.memory)))} GiB, even where nothing else "
+        f"runs; the largest have {cpu.normalize():f} CPUs and {gib(memory)} GiB; {remedy}",
+    )
+
+
+def _num_on_cpu(nodes: Sequence[Node], share: Share) -> int:
+    """How many such pods the nodes could run."""
+    cpu, memory = quantity(share.cpu), quantity(share.memory)
+    return sum(int(min((node.cpu or 0) / cpu, (node.memory or 0) / memory)) for node in nodes)
 
 
 def _cpu(usual: str, nodes: Sequence[Node], gpus: int, num_nodes: int) -> str:

@@ -1,14 +1,21 @@
-"""How the prepare Job stands: running, done, or failed and why."""
+"""How the prepare Job stands: running, done, or failed and why; and whether a job needs one of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+from phitune_operator import names
+from phitune_operator.draft import Draft
 from phitune_operator.kinds import Object
 from phitune_operator.pods import PodView
-from phitune_operator.policies.fault import kind_of_user_error
+from phitune_operator.policies.fault import OUT_OF_GPU_MEMORY, kind_of_user_error
 from phitune_operator.policies.gang_end import sentence
+from phitune_operator.status import condition_of
 from phitune_trainer import exit_codes
+
+SHARED, DOUBTED = "Shared", "Doubted"
+"""Reasons of the condition Prepared: another job has prepared the volume; what it left there is in doubt."""
 
 
 class Stage(Enum):
@@ -59,3 +66,25 @@ def how_far_it_is(pods: Sequence[PodView]) -> tuple[str, str]:
     told = [pod.log_tail[-1] for pod in pods if pod.log_tail and not pod.has_ended]
     last = told[-1].removeprefix("prepare: ") if told else "model and data are being fetched or checked"
     return "Preparing", last
+
+
+def is_doubtful(status: Mapping[str, Any], reason: str) -> bool:
+    """Whether a user error may be that of somebody who has removed what another job had prepared.
+
+    So it may be before the first step of a job that has not looked at the volume itself; but a GPU that is
+    too small has nothing to do with the volume.
+    """
+    has_trained = (status.get("progress") or {}).get("step") or status.get("lastCheckpoint")
+    is_shared = condition_of(status, names.CONDITION_PREPARED).get("reason") == SHARED
+    return is_shared and not has_trained and reason != OUT_OF_GPU_MEMORY
+
+
+def is_doubted(status: Mapping[str, Any]) -> bool:
+    """Whether the job's own prepare Job is to look at what another one has prepared."""
+    return condition_of(status, names.CONDITION_PREPARED).get("reason") == DOUBTED
+
+
+def doubt(draft: Draft, problem: str) -> None:
+    """Let the job prepare the volume itself, which mends what is missing or says what is wrong."""
+    message = f"prepared by another job, and then: {problem}; model and data are looked at again"
+    draft.set_condition(names.CONDITION_PREPARED, False, DOUBTED, message)

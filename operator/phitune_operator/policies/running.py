@@ -16,6 +16,7 @@ from phitune_operator.reports import ProgressReport
 
 HEARD_WITHIN = timedelta(minutes=2)
 """How long rank 0 may take, from the start of the last pod, until it answers for the first time."""
+TRAINING = "Training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,12 @@ class Standing:
 
 
 def how_it_runs(
-    pods: Sequence[PodView], progress: ProgressReport | None, *, num_pods: int, now: datetime
+    pods: Sequence[PodView], progress: ProgressReport | None, *, has_told: bool, num_pods: int, now: datetime
 ) -> Standing:
-    """Say how a gang does that has not ended."""
+    """Say how a gang does that has not ended.
+
+    `has_told`: rank 0 has said that it trains, if only to an operator before this one.
+    """
     failed = next((pod for pod in pods if pod.has_ended and not pod.has_succeeded), None)
     if failed is not None:
         message = f"{sentence(failed)}; the other pods may tell why"
@@ -43,8 +47,8 @@ def how_it_runs(
     if progress is not None and progress.state == LOADING:
         message = f"all {num_pods} pod(s) run, and load model and data"
         return Standing(runs=False, reason="Loading", message=message)
-    if progress is not None or any(pod.has_succeeded for pod in pods):
-        return Standing(runs=True, reason="Training", message=f"all {num_pods} pod(s) run")
+    if progress is not None or has_told or any(pod.has_succeeded for pod in pods):
+        return Standing(runs=True, reason=TRAINING, message=f"all {num_pods} pod(s) run")
     if any(pod.ready_since is not None and now - pod.ready_since < HEARD_WITHIN for pod in pods):
         message = f"all {num_pods} pod(s) run; rank 0 has not told yet how far it is"
         return Standing(runs=False, reason="Starting", message=message)

@@ -2,7 +2,7 @@
 
 from phitune_operator.kinds import Object
 from phitune_operator.render.config_map import config_map
-from phitune_operator.render.gang import gang
+from phitune_operator.render.gang import with_needs
 from phitune_operator.render.network_policy import network_policies
 from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.render.subject import Subject
@@ -16,6 +16,6 @@ def render_job(subject: Subject) -> list[Object]:
         *network_policies(subject),
         config_map(subject),
         prepare_job(subject),
-        gang(subject, attempt=1),
+        *with_needs(subject, attempt=1),
     ]
     return rest if volume is None else [volume, *rest]

@@ -38,7 +38,8 @@ def gang_pods(
     )
     worker["volumeMounts"].append({"name": "shared-memory", "mountPath": SHARED_MEMORY_PATH})
     apart = _one_pod_a_node(subject, attempt)
-    template = pod_template(subject, worker, labels=labels, anti_affinity=apart, is_gang=True)
+    config = {"configMap": {"name": names.config_map(subject.name)}}
+    template = pod_template(subject, worker, labels=labels, config=config, anti_affinity=apart, is_gang=True)
     template["spec"]["volumes"].append(
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory(subject.spec)}}
     )

@@ -12,6 +12,16 @@ from phitune_operator.render.subject import Subject
 
 def jobset(subject: Subject, attempt: int) -> Object:
     """Return the JobSet of this attempt, counted from 1."""
+    return {
+        "apiVersion": JOBSET.api_version,
+        "kind": JOBSET.kind,
+        "metadata": gang_metadata(subject, attempt),
+        "spec": {**suspended(subject), **jobset_spec(subject, attempt)},
+    }
+
+
+def jobset_spec(subject: Subject, attempt: int) -> Object:
+    """Return what a JobSet of this attempt is to run, whoever makes it."""
     labels = gang_labels(subject, attempt)
     template = gang_pods(
         subject, attempt, labels=labels, env=_rendezvous(subject, attempt), serves_progress=True
@@ -29,15 +39,9 @@ def jobset(subject: Subject, attempt: int) -> Object:
         },
     }
     return {
-        "apiVersion": JOBSET.api_version,
-        "kind": JOBSET.kind,
-        "metadata": gang_metadata(subject, attempt),
-        "spec": {
-            **suspended(subject),
-            # Ranks look for each other before they are ready.
-            "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-            "replicatedJobs": [{"name": names.JOBSET_NODES, "replicas": 1, "template": job}],
-        },
+        # Ranks look for each other before they are ready.
+        "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+        "replicatedJobs": [{"name": names.JOBSET_NODES, "replicas": 1, "template": job}],
     }
 
 

@@ -25,13 +25,15 @@ def pod_template(
     container: Object,
     *,
     labels: dict[str, str],
+    config: Object,
     anti_affinity: Object | None = None,
     zones: Sequence[str] = (),
     is_gang: bool = False,
 ) -> Object:
     """Return a pod template around one container.
 
-    `anti_affinity` keeps the pods of a gang apart. `zones`: those to which the pod may go; none: any.
+    `config` is the source of the volume with the config. `anti_affinity` keeps the pods of a gang apart.
+    `zones`: those to which the pod may go; none: any.
     """
     theirs = subject.spec.pod_template or PodTemplateSpec()
     spec: Object = {
@@ -43,7 +45,7 @@ def pod_template(
         "containers": [container],
         "volumes": [
             {"name": "workspace", "persistentVolumeClaim": {"claimName": subject.claim_name}},
-            {"name": "config", "configMap": {"name": names.config_map(subject.name)}},
+            {"name": "config", **config},
             {"name": "tmp", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
         ],
     }

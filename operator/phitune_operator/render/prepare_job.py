@@ -23,19 +23,20 @@ def prepare_job(subject: Subject) -> Object:
         resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
     )
     labels = subject.labels(role=names.ROLE_PREPARE)
-    template = pod_template(subject, worker, labels=labels, zones=subject.zones)
+    template = pod_template(subject, worker, labels=labels, config=_config(), zones=subject.zones)
+    template["metadata"].setdefault("annotations", {})[names.ANNOTATION_CONFIG] = subject.train.to_yaml()
     template["spec"]["restartPolicy"] = "Never"
     if subject.hub.ca_config_map:
         # Optional: a pod that waits for a volume says nothing, prepare names the file that is not there.
         source = {"name": subject.hub.ca_config_map, "optional": True}
         template["spec"]["volumes"].append({"name": "ca", "configMap": source})
         worker["volumeMounts"].append({"name": "ca", "mountPath": names.CA_PATH, "readOnly": True})
+    metadata = subject.metadata(names.prepare_job(subject.name), makes_pods=True, role=names.ROLE_PREPARE)
+    metadata["annotations"][names.ANNOTATION_PLACE] = subject.place
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
-        "metadata": subject.metadata(
-            names.prepare_job(subject.name), makes_pods=True, role=names.ROLE_PREPARE
-        ),
+        "metadata": metadata,
         "spec": {
             "backoffLimit": RETRIES,
             "podFailurePolicy": {
@@ -57,6 +58,12 @@ def prepare_job(subject: Subject) -> Object:
             "template": template,
         },
     }
+
+
+def _config() -> Object:
+    """The pod's own annotation as a file. The ConfigMap is made with the first gang, and never changes."""
+    path = f"metadata.annotations['{names.ANNOTATION_CONFIG}']"
+    return {"downwardAPI": {"items": [{"path": names.CONFIG_KEY, "fieldRef": {"fieldPath": path}}]}}
 
 
 def _tokens(subject: Subject) -> list[Object]:

@@ -85,6 +85,11 @@ class Subject:
         said = self.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=OF_PODS)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def place(self) -> str:
+        """Changes with the nodes to which the pod of prepare may go, as far as the operator chooses them."""
+        return " or ".join(self.selectors) + "".join(f" in {zone}" for zone in self.zones)
+
     def labels(self, **more: str) -> dict[str, str]:
         """Labels of every child; `more` are role, attempt and rank."""
         keys = {"role": names.LABEL_ROLE, "attempt": names.LABEL_ATTEMPT, "rank": names.LABEL_RANK}

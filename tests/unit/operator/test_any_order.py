@@ -31,6 +31,8 @@ from phitune_operator.kinds import (
     LOCAL_QUEUE,
     POD,
     PYTORCHJOB,
+    TRAINING_RUNTIME,
+    TRAINJOB,
     WATCHED,
     Key,
     Kind,
@@ -74,6 +76,11 @@ class RankZero:
         report = read_progress(json.dumps(PROGRESS))
         assert report is not None
         return report, timedelta(hours=1 if uid in self.hung else 0)
+
+    num_asked = 0
+
+    def due_in(self, _: Key, *, every: float) -> float:
+        return every
 
     def forget(self, key: Key) -> None:
         pass
@@ -157,7 +164,7 @@ class World:
 
     def hang_gang(self, index: int) -> None:
         for pod in self.cluster.running_trainers():
-            if labels_of(pod).get(names.LABEL_RANK) == "0" and uid_of(pod) not in self.rank_zero.hung:
+            if names.is_rank_zero(labels_of(pod)) and uid_of(pod) not in self.rank_zero.hung:
                 self.faults += 1
                 self.rank_zero.hung.add(uid_of(pod))
 
@@ -292,6 +299,8 @@ def test_every_history_ends_with_the_job_done_once(
     assert left in ([], [f"digits-{world.status['attempt']}"]), (
         "none is left if it was deleted as it was done"
     )
+    runtimes = [name_of(runtime) for runtime in world.cluster.of_kind(TRAINING_RUNTIME)]
+    assert set(runtimes) <= {f"digits-{world.status['attempt']}"}
 
 
 @settings(
@@ -322,10 +331,13 @@ def test_job_that_is_deleted_at_any_moment_leaves_its_volume_alone(
     assert world.store.jobs() == []
 
 
+@pytest.mark.parametrize("backend", [PYTORCHJOB, TRAINJOB], ids=str)
 @pytest.mark.parametrize("kill_at", range(14))
-def test_operator_killed_at_each_write_of_a_first_start_makes_nothing_twice(kill_at: int) -> None:
+def test_operator_killed_at_each_write_of_a_first_start_makes_nothing_twice(
+    kill_at: int, backend: Kind
+) -> None:
     async def run() -> World:
-        world = World()
+        world = World(backend=backend)
         for _ in range(6):
             await world.look(kill_at=kill_at)
             await world.flow()

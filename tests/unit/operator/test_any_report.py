@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from harness.fuzz import A_FEW_AND_MANY, holds, spoilt_bytes
 from harness.operator_view import H100, PREPARED, gang, observed, pod
 from phitune_operator.api_status import Status
 from phitune_operator.clock import from_text, to_text
 from phitune_operator.kinds import Object
 from phitune_operator.logs import JsonFormatter
 from phitune_operator.plan import plan
-from phitune_operator.reports import clean, read_progress
+from phitune_operator.reports import (
+    MAX_BYTES,
+    EndReport,
+    ProgressReport,
+    clean,
+    read_end,
+    read_progress,
+)
 
 WHOLE: Object = {
     "attempt": 1,
@@ -109,6 +118,21 @@ def test_any_last_words_end_the_attempt(words: Object) -> None:
     message = json.dumps(words)
     status = status_after(pods=(pod(0, code=1, message=message), pod(1, code=1)))
     assert status["phase"] in ("Restarting", "Failed")
+
+
+@A_FEW_AND_MANY
+@pytest.mark.parametrize("read", [read_progress, read_end], ids=["progress", "last words"])
+def test_a_report_with_a_few_bytes_changed_is_read_or_left(
+    read: Callable[[bytes], ProgressReport | EndReport | None], num_examples: int
+) -> None:
+    def is_read_or_left(content: bytes) -> None:
+        report = read(content)
+        if report is not None:
+            assert len(report.model_dump_json()) <= MAX_BYTES
+
+    good = json.dumps(WHOLE if read is read_progress else WORDS, ensure_ascii=False).encode()
+    assert read(good) is not None
+    holds(num_examples, spoilt_bytes(good), is_read_or_left)
 
 
 @pytest.mark.parametrize("words", ["", "no JSON", "[]", "null", '{"exitCode": ', "{}" * 90], ids=repr)

@@ -1,4 +1,4 @@
-"""Gangs as PyTorchJobs and as JobSets: which one a job gets, and that its pods find each other in both."""
+"""Gangs as PyTorchJobs, JobSets and TrainJobs: which one a job gets, and how its pods find each other."""
 
 from __future__ import annotations
 
@@ -8,17 +8,33 @@ from typing import Any, cast
 
 import pytest
 
-from harness.operator_view import observed, subject
+from harness.operator_view import NOON, observed, pod, subject
 from phitune_operator import names
+from phitune_operator.apply import carry_out
 from phitune_operator.backends import AUTO, backend_of, chosen
 from phitune_operator.decide import subject_of
 from phitune_operator.installed import Installed
-from phitune_operator.kinds import GANGS, JOBSET, POD, PYTORCHJOB, Kind, Object
+from phitune_operator.kinds import (
+    GANGS,
+    JOBSET,
+    OPTIONAL,
+    POD,
+    PYTORCHJOB,
+    TRAINING_RUNTIME,
+    TRAINJOB,
+    Kind,
+    Object,
+    labels_of,
+    name_of,
+)
 from phitune_operator.kube import ApiError, Kube
-from phitune_operator.observed import Settings
+from phitune_operator.observed import Create, Settings
 from phitune_operator.pods import view
+from phitune_operator.policies.gang_end import Verdict, how_it_ended
+from phitune_operator.render.gang import gang, with_needs
 from phitune_operator.render.jobset import jobset
 from phitune_operator.render.pytorchjob import pytorchjob
+from phitune_operator.store import Store
 
 
 class Discovery:
@@ -40,7 +56,9 @@ def pod_of(gang: Object) -> Object:
 
 def test_first_kind_that_is_there_is_taken_unless_one_is_wished_for() -> None:
     assert chosen(AUTO, GANGS) == PYTORCHJOB
-    assert chosen(AUTO, [JOBSET]) == JOBSET
+    assert chosen(AUTO, [TRAINJOB, TRAINING_RUNTIME, JOBSET]) == JOBSET
+    assert chosen(AUTO, [TRAINJOB, TRAINING_RUNTIME]) == TRAINJOB
+    assert chosen("trainjob", GANGS) == TRAINJOB
     assert chosen("jobset", GANGS) == JOBSET
     assert chosen("jobset", [PYTORCHJOB]) is None
 
@@ -66,13 +84,13 @@ def test_only_what_the_cluster_has_is_watched_and_what_comes_later_is_noticed() 
 
     async def later() -> None:
         await installed.find()
-        assert JOBSET not in installed.watched
+        assert set(installed.watched).isdisjoint({JOBSET, TRAINJOB, TRAINING_RUNTIME})
         assert {PYTORCHJOB, POD} <= set(installed.watched)
-        there.kinds = GANGS
+        there.kinds = OPTIONAL
         await installed.look_for_new()
 
     asyncio.run(later())
-    assert installed.unwatched == (JOBSET,)
+    assert installed.unwatched == (JOBSET, TRAINJOB, TRAINING_RUNTIME)
     assert installed.default == "PyTorchJob"
 
 
@@ -130,3 +148,72 @@ def test_rank_zero_of_a_jobset_is_the_pod_of_index_zero() -> None:
 def test_names_of_a_jobsets_pods_fit_whatever_the_job_is_called() -> None:
     longest = f"{names.jobset_job('j' * names.MAX_JOB_NAME, 999_999)}-9999-abcde"
     assert len(longest) <= 63
+
+
+def test_a_trainjob_runs_the_very_jobset_that_we_would_make() -> None:
+    runtime, made = with_needs(replace(subject(), backend="TrainJob"), 3)
+    assert [(one["kind"], name_of(one)) for one in (runtime, made)] == [
+        ("TrainingRuntime", "digits-3"),
+        ("TrainJob", "digits-3"),
+    ]
+    assert made["spec"] == {
+        "runtimeRef": {
+            "apiGroup": "trainer.kubeflow.org",
+            "kind": "TrainingRuntime",
+            "name": name_of(runtime),
+        }
+    }
+    ours = jobset(subject(), 3)
+    assert runtime["spec"]["template"] == {"metadata": {"labels": labels_of(ours)}, "spec": ours["spec"]}
+
+
+def test_a_trainjob_waits_in_its_queue_and_its_runtime_has_none() -> None:
+    runtime, made = with_needs(replace(subject({"queueName": "team"}), backend="TrainJob"), 1)
+    assert made["spec"]["suspend"] is True
+    assert labels_of(made)[names.LABEL_QUEUE] == "team"
+    assert names.LABEL_QUEUE not in str(runtime), "Kueue would take its JobSet for a gang of its own"
+    assert "suspend" not in runtime["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("kind", GANGS, ids=str)
+def test_whatever_a_gang_consists_of_goes_with_the_job_and_is_found_by_its_attempt(kind: Kind) -> None:
+    for made in with_needs(replace(subject(), backend=kind.kind), 2):
+        (owner,) = made["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("FineTuneJob", subject().uid)
+        assert labels_of(made)[names.LABEL_ATTEMPT] == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "provider"),
+    [
+        (PYTORCHJOB, "the Kubeflow training-operator"),
+        (JOBSET, "JobSet"),
+        (TRAINJOB, "Kubeflow Trainer 2"),
+        (TRAINING_RUNTIME, "Kubeflow Trainer 2"),
+    ],
+    ids=str,
+)
+def test_a_kind_that_is_missing_is_said_with_what_brings_it(kind: Kind, provider: str) -> None:
+    class Without:
+        async def get(self, kind: Kind, namespace: str, name: str) -> None:
+            return None
+
+        async def create(self, kind: Kind, obj: Object) -> Object:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+
+    metadata = {"name": "digits-1", "namespace": "team"}
+    body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    doing = carry_out(cast(Kube, Without()), Store(), [Create.of(body)], owner={})
+    refusal = asyncio.run(doing)
+    assert refusal is not None
+    assert refusal.message == f"the cluster has no {kind} kind; install {provider}"
+
+
+@pytest.mark.parametrize(("kind", "word"), [(JOBSET, "Completed"), (TRAINJOB, "Complete")], ids=str)
+def test_a_gang_that_tells_of_its_end_is_not_believed_while_a_pod_of_it_lives(kind: Kind, word: str) -> None:
+    made = gang(replace(subject(), backend=kind.kind), 1)
+    ended = {**made, "status": {"conditions": [{"type": word, "status": "True"}]}}
+    assert how_it_ended(ended, [pod(0), pod(1)], num_pods=2, now=NOON) is None
+    vanished = how_it_ended(ended, [], num_pods=2, now=NOON)
+    assert vanished is not None
+    assert vanished.verdict is Verdict.DISRUPTED

@@ -164,9 +164,8 @@ def test_image_of_the_job_is_not_doubted_and_one_image_for_all_is_taken_everywhe
 def test_restart_keeps_the_build_whatever_images_there_are_then() -> None:
     seen = on("A100-80GB")
     first = plan(seen).status
-    later = replace(
-        seen, raw={**seen.raw, "status": first}, settings=replace(seen.settings, trainer_images={})
-    )
+    restarted = {**seen.raw, "status": {**first, "attempt": 1}}
+    later = replace(seen, raw=restarted, settings=replace(seen.settings, trainer_images={}))
     assert plan(later).status["placement"] == first["placement"]
 
 

@@ -15,7 +15,9 @@ from phitune_operator.metrics import PHASES, Metrics
 from phitune_operator.policies.acceptance import OPERATOR_ERROR
 from phitune_operator.policies.half_placed import TAKEN_BACK
 from phitune_operator.policies.image_pull import NO_IMAGE
+from phitune_operator.policies.prepare import DOUBTED, SHARED
 from phitune_operator.policies.queue import QUEUED
+from phitune_operator.policies.running import TRAINING
 from phitune_operator.queue import WorkQueue
 from phitune_operator.store import Store
 
@@ -47,7 +49,7 @@ def reasons_written_out() -> Iterator[str]:
 
 def test_every_reason_has_a_row_and_no_row_is_of_another_time() -> None:
     named = {*refusals.REASONS, *remedies.REMEDIES, *TAKEN_BACK, NO_IMAGE, OPERATOR_ERROR}
-    named |= {attempts.CREATING, attempts.STOPPING, attempts.NO_ROOM, QUEUED}
+    named |= {attempts.CREATING, attempts.STOPPING, attempts.NO_ROOM, QUEUED, SHARED, DOUBTED, TRAINING}
     said = {reason for reason in reasons_written_out() if re.fullmatch(r"[A-Z][A-Za-z]+", reason)}
     assert len(said) > 25
     assert rows("Reasons") == said | named

@@ -130,10 +130,27 @@ WATCHDOG = "[rank1] Watchdog caught collective operation timeout: WorkNCCL(SeqNu
         ),
         pytest.param(
             (pod(0, code=1), pod(1, code=2, message=said("VolumeFull", code=2))),
-            Verdict.USER_ERROR,
+            Verdict.FAULT,
             "VolumeFull",
             1,
-            id="volume full",
+            id="volume full: there may be room later",
+        ),
+        pytest.param(
+            (pod(0, code=2, message=said("VolumeReadOnly", code=2)), pod(1, code=1, message=LOST)),
+            Verdict.FAULT,
+            "VolumeReadOnly",
+            0,
+            id="volume read-only: it may be mended",
+        ),
+        pytest.param(
+            (
+                pod(0, code=2, message=said("VolumeFull", code=2)),
+                pod(1, code=2, message=said("UserError", code=2)),
+            ),
+            Verdict.USER_ERROR,
+            "UserError",
+            1,
+            id="what is wrong with the job outranks what is wrong with its volume",
         ),
         pytest.param(
             (pod(0, code=1, message=LOST), pod(1, code=128, cause="StartError", message="no python3")),

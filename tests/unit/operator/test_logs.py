@@ -15,7 +15,7 @@ import pytest
 from harness.jobs import finetunejob
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator import reconcile
-from phitune_operator.kinds import EVENT, PYTORCHJOB, Key, Object, uid_of
+from phitune_operator.kinds import EVENT, PYTORCHJOB, Key, Kind, Object, name_of, uid_of
 from phitune_operator.kube import ApiError
 from phitune_operator.logs import LOGGER, JsonFormatter
 from phitune_operator.metrics import Metrics
@@ -35,6 +35,11 @@ class Nobody:
 
     async def poll(self, *_: Any, **__: Any) -> tuple[None, None]:
         return None, None
+
+    num_asked = 0
+
+    def due_in(self, _: Key, *, every: float) -> float:
+        return every
 
     def forget(self, key: Key) -> None:
         pass
@@ -109,6 +114,32 @@ def test_every_line_about_a_job_names_it_and_its_attempt(
         has_begun[line["job"]] |= "attempt" in line
         assert ("attempt" in line) == has_begun[line["job"]], line
     assert set(has_begun.values()) == {True}
+
+
+def test_what_is_decided_is_told_once_though_the_write_that_follows_has_to_be_tried_again(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, refused = operator.cluster.create, []
+
+    async def refuse(kind: Kind, obj: Object) -> Object:
+        if kind == PYTORCHJOB and name_of(obj) not in refused:
+            refused.append(name_of(obj))
+            raise ApiError(500, "InternalError", "etcd is away")
+        return await create(kind, obj)
+
+    async def run() -> None:
+        monkeypatch.setattr(operator.cluster, "create", refuse)
+        for _ in range(6):
+            await operator.look()
+            while moves := operator.cluster.moves():
+                moves[0][1]()
+
+    asyncio.run(run())
+    assert refused == ["digits-1", "letters-1"]
+    assert {name_of(gang) for gang in operator.cluster.of_kind(PYTORCHJOB)} == set(refused)
+    told = [event for event in operator.cluster.of_kind(EVENT) if event["reason"] == "GangCreated"]
+    assert sorted(event["involvedObject"]["name"] for event in told) == ["digits", "letters"]
+    assert {event["count"] for event in told} == {1}
 
 
 def test_fault_of_the_operator_is_a_condition_an_event_and_a_count_until_it_is_past(

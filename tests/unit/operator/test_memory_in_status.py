@@ -18,7 +18,7 @@ def test_estimated_and_available_memory_are_said() -> None:
 
 def test_start_that_was_cut_short_decides_the_same_without_looking_at_the_nodes() -> None:
     first, said = subject_of(observed(ON_GPUS, nodes=H100))
-    again, said_again = subject_of(observed(ON_GPUS, {"placement": said}, nodes=()))
+    again, said_again = subject_of(observed(ON_GPUS, {"attempt": 1, "placement": said}, nodes=()))
     assert (again.train, said_again) == (first.train, said)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from harness.network import Peer, lets_through
-from harness.operator_view import observed, subject
+from harness.operator_view import PREPARED, observed, subject
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator import names
 from phitune_operator.apply import carry_out
-from phitune_operator.kinds import NETWORK_POLICY, Object
+from phitune_operator.kinds import NETWORK_POLICY, Key, Object
 from phitune_operator.main import network_access
 from phitune_operator.observed import Create, NetworkAccess, Settings
 from phitune_operator.plan import plan
-from phitune_operator.render import render_job
 from phitune_operator.render.network_policy import network_policies
 from phitune_operator.store import Store
 
@@ -122,24 +122,21 @@ def test_names_are_asked_for_where_the_operators_own_resolver_asks(address: str)
     assert not lets_through(POLICIES, MASTER, cache_on_node, 53, "UDP")
 
 
-def test_no_pod_can_start_before_the_policies_for_every_pod_mounts_what_follows_them() -> None:
-    seen = replace(observed(), settings=Settings(trainer_image="trainer:1", network=ACCESS))
-    made = [action.body for action in plan(seen).actions if isinstance(action, Create)]
-    assert [(one["kind"], one["metadata"]["name"]) for one in made] == [
-        ("PersistentVolumeClaim", "digits-workspace"),
-        ("NetworkPolicy", "digits-prepare"),
-        ("NetworkPolicy", "digits-trainer"),
-        ("ConfigMap", "digits-config"),
-        ("Job", "digits-prepare"),
-    ]
-    for template in templates(render_job(ONE)):
-        assert {"name": "config", "configMap": {"name": "digits-config"}} in template["spec"]["volumes"]
+def test_no_pod_can_start_before_the_policies_whatever_its_job_begins_with() -> None:
+    policies = [("NetworkPolicy", "digits-prepare"), ("NetworkPolicy", "digits-trainer")]
+    claim, gang = ("PersistentVolumeClaim", "digits-workspace"), ("PyTorchJob", "digits-1")
+    config, prepare = ("ConfigMap", "digits-config"), ("Job", "digits-prepare")
 
+    def made(**more: Any) -> list[tuple[str, str]]:
+        seen = replace(observed(**more), settings=Settings(trainer_image="trainer:1", network=ACCESS))
+        bodies = [action.body for action in plan(seen).actions if isinstance(action, Create)]
+        return [(one["kind"], one["metadata"]["name"]) for one in bodies]
 
-def templates(objects: list[Object]) -> list[Object]:
-    prepare, gang = objects[-2:]
-    replicas = gang["spec"]["pytorchReplicaSpecs"].values()
-    return [prepare["spec"]["template"], *(replica["template"] for replica in replicas)]
+    assert made() == [claim, *policies, prepare]
+    assert made(prepared_by=Key("team", "other")) == [claim, *policies, config, gang]
+    is_prepared, running = PREPARED["conditions"]
+    cut_short = {**PREPARED, "conditions": [is_prepared, {**running, "reason": "Creating"}]}
+    assert made(status=cut_short) == [claim, *policies, config, gang]
 
 
 def test_every_policy_goes_when_its_job_goes() -> None:

@@ -11,11 +11,21 @@ from typing import Any
 import pytest
 
 from harness.operator_view import NOON, PREPARED, UID, condition, gang, observed, pod, subject
-from phitune_operator.kinds import CLAIM, CONFIG_MAP, FINETUNEJOB, JOB, POD, PYTORCHJOB, Kind, Object
-from phitune_operator.observed import Create, Delete, Observed, Plan
+from phitune_operator.kinds import (
+    CLAIM,
+    CONFIG_MAP,
+    FINETUNEJOB,
+    JOB,
+    NETWORK_POLICY,
+    POD,
+    PYTORCHJOB,
+    Kind,
+    Object,
+)
+from phitune_operator.observed import Create, Delete, NetworkAccess, Observed, Plan
 from phitune_operator.placement import Node
 from phitune_operator.plan import plan
-from phitune_operator.pods import view
+from phitune_operator.pods import PodView, view
 from phitune_operator.refusals import Refusal
 from phitune_operator.render.config_map import config_map
 from phitune_operator.render.prepare_job import prepare_job
@@ -58,13 +68,9 @@ def with_condition(kind: str, value: str, reason: str = "", minutes_ago: int = 0
     return {**copy.deepcopy(PREPARED), "conditions": [*copy.deepcopy(PREPARED["conditions"]), entry]}
 
 
-def test_first_pass_makes_volume_config_and_prepare_job() -> None:
+def test_first_pass_makes_volume_and_prepare_job() -> None:
     todo = plan(observed())
-    assert created(todo) == [
-        (CLAIM, "digits-workspace"),
-        (CONFIG_MAP, "digits-config"),
-        (JOB, "digits-prepare"),
-    ]
+    assert created(todo) == [(CLAIM, "digits-workspace"), (JOB, "digits-prepare")]
     assert todo.status["phase"] == "Preparing"
     assert todo.status["placement"]["image"] == "trainer:1"
     assert todo.status["artifacts"] == {"claim": "digits-workspace", "run": "runs/team/digits/12345678"}
@@ -82,10 +88,10 @@ def test_gang_gets_its_number_in_status_before_it_is_created() -> None:
         "status": {"conditions": [{"type": "Complete", "status": "True"}]},
         "metadata": {"name": "digits-prepare"},
     }
-    todo = plan(observed(claim=VOLUME, config_map=CONFIG, prepare=done))
+    todo = plan(observed(claim=VOLUME, prepare=done))
     assert todo.status["attempt"] == 1
     assert condition(todo.status, "Running")["reason"] == "Creating"
-    assert created(todo) == [(PYTORCHJOB, "digits-1")]
+    assert created(todo) == [(CONFIG_MAP, "digits-config"), (PYTORCHJOB, "digits-1")]
     line = "kubectl logs -f -n team -l phitune.dev/job=digits,phitune.dev/rank=0"
     assert any(line in event.message for event in todo.announcements)
 
@@ -206,6 +212,35 @@ def test_next_attempt_waits_until_no_pod_of_the_last_one_runs() -> None:
     gone = plan(running(replace(pod(0), is_gone=True), status=status, gangs=()))
     assert created(gone) == [(PYTORCHJOB, "digits-2")]
     assert gone.status["restarts"] == 1
+
+
+def test_policies_that_somebody_has_deleted_are_there_again_before_the_next_gang() -> None:
+    status = with_condition("Restarting", "True", "Fault", minutes_ago=10)
+    seen = running(status=status, gangs=())
+    guarded = replace(seen.settings, network=NetworkAccess(operator_namespace="phitune-system"))
+    assert created(plan(replace(seen, settings=guarded))) == [
+        (NETWORK_POLICY, "digits-prepare"),
+        (NETWORK_POLICY, "digits-trainer"),
+        (PYTORCHJOB, "digits-2"),
+    ]
+
+
+def test_pods_that_wait_for_those_of_a_lost_node_are_given_ten_seconds_and_no_longer() -> None:
+    lost = replace(pod(0, **LATER, deletionGracePeriodSeconds=120), is_gone=True)
+    asked = pod(1, **LATER, deletionGracePeriodSeconds=120)
+    hurried = pod(1, **LATER, deletionGracePeriodSeconds=10)
+
+    def deletions(reason: str, *pods: PodView) -> list[tuple[str, int | None]]:
+        status = with_condition("Restarting", "True", reason)
+        actions = plan(running(*pods, status=status, gangs=())).actions
+        return [(action.name, action.grace) for action in actions if isinstance(action, Delete)]
+
+    both = [("digits-1-master-0", 10), ("digits-1-worker-0", 10)]
+    judged = plan(running(lost, pod(1))).actions
+    assert [(act.name, act.grace) for act in judged if isinstance(act, Delete)] == [*both, ("digits-1", None)]
+    assert deletions("NodeLost", lost, asked) == both, "the lost one, too: its node may come back"
+    assert deletions("NodeLost", replace(lost, grace=10), hurried) == []
+    assert deletions("Evicted", pod(0, **LATER), asked) == [], "they save together, and may take their time"
 
 
 def test_second_fault_waits_ten_seconds() -> None:

@@ -24,7 +24,7 @@ GPU: Object = {
 
 def templates(pod_template: Object) -> dict[str, Object]:
     """Pod templates of a job that is placed on H100 nodes already, whatever their labels are by now."""
-    placed = {"placement": {"image": "trainer:1", "product": "H100"}}
+    placed = {"attempt": 1, "placement": {"image": "trainer:1", "product": "H100"}}
     *_, prepare, gang = render_job(
         subject_of(observed({**GPU, "podTemplate": pod_template}, status=placed))[0]
     )
@@ -39,7 +39,7 @@ def test_labels_annotations_and_scheduler_reach_every_pod() -> None:
         labels = template["metadata"]["labels"]
         assert labels["team"] == "x"
         assert labels[names.LABEL_JOB] == "digits"
-        assert template["metadata"]["annotations"] == {"mesh/inject": "false"}
+        assert template["metadata"]["annotations"]["mesh/inject"] == "false"
         assert template["spec"]["schedulerName"] == "volcano"
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from harness.jobs import finetunejob, merged
-from harness.operator_view import NOON, condition, observed, subject
+from harness.operator_view import NOON, PREPARED, condition, gang, observed, pod, subject
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator.api import FineTuneJobSpec
 from phitune_operator.clock import to_text
 from phitune_operator.kinds import FINETUNEJOB, JOB, PYTORCHJOB, Key, Object, uid_of
 from phitune_operator.observe import Observer
-from phitune_operator.observed import Create, Settings
+from phitune_operator.observed import Create, Delete, Settings
 from phitune_operator.plan import plan
 from phitune_operator.prepared import GOOD_FOR, what_to_prepare
+from phitune_operator.progress import ProgressPoller
 from phitune_operator.render.config_map import config_map
 from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.store import Store
@@ -107,7 +109,8 @@ def test_job_is_told_who_has_prepared_its_volume_until_it_prepares_itself() -> N
         job["metadata"]["namespace"] = "team"
         store.absorb(FINETUNEJOB, cluster.put_new(job))
     unused: Any = None
-    observer = Observer(cluster, store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+    poller = ProgressPoller(unused)
+    observer = Observer(cluster, store, poller, Settings(trainer_image="i"))  # type: ignore[arg-type]
 
     def told() -> Key | None:
         seen = asyncio.run(observer.observe(Key("team", "digits"), now=NOON))
@@ -123,6 +126,62 @@ def test_job_is_told_who_has_prepared_its_volume_until_it_prepares_itself() -> N
 
 def made(seen: Any) -> list[str]:
     return [action.body["kind"] for action in plan(seen).actions if isinstance(action, Create)]
+
+
+def test_user_error_is_believed_only_after_a_job_has_looked_at_the_volume_itself() -> None:
+    """Somebody has removed what another job had put there."""
+    shared = {**copy.deepcopy(PREPARED), "attempt": 1}
+    shared["conditions"][0]["reason"] = "Shared"
+    ended = (pod(0, code=2, message='{"exitCode": 2, "message": "no such folder"}'), pod(1, code=2))
+    known: Any = {"claim": CLAIM, "config_map": config_map(subject(ON_CLAIM)), "prepared_by": OTHER}
+    first = plan(observed(ON_CLAIM, shared, gangs=(gang(),), pods=ended, **known))
+    prepared = condition(first.status, "Prepared")
+    assert (prepared["status"], prepared["reason"]) == ("False", "Doubted")
+    assert "no such folder" in prepared["message"]
+    assert first.status["phase"] == "Restarting"
+    assert "restartsCounted" not in first.status
+
+    after = plan(observed(ON_CLAIM, first.status, pods=ended, **known))
+    assert [one.body["kind"] for one in after.actions if isinstance(one, Create)] == [JOB.kind]
+    done = prepare_job(subject()) | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    known = {"claim": CLAIM, "config_map": known["config_map"], "prepare": done}
+    later = replace(observed(ON_CLAIM, after.status, **known), now=NOON + timedelta(minutes=1))
+    again = plan(later)
+    assert (again.status["attempt"], condition(again.status, "Prepared")["reason"]) == (2, "Prepared")
+    assert again.status["prepared"]["key"] == what_to_prepare(spec(), CLAIM), "others believe this one now"
+
+    ended = (pod(0, code=2, attempt=2), pod(1, code=2, attempt=2))
+    last = plan(observed(ON_CLAIM, again.status, gangs=(gang(2),), pods=ended, **known))
+    assert (last.status["phase"], last.status["failure"]["reason"]) == ("Failed", "UserError")
+
+
+@pytest.mark.parametrize("trained", [{"progress": {"step": 3}}, {"lastCheckpoint": {"step": 2}}])
+def test_user_error_of_a_job_that_has_trained_is_believed_at_once(trained: Object) -> None:
+    shared = {**copy.deepcopy(PREPARED), **trained}
+    shared["conditions"][0]["reason"] = "Shared"
+    known: Any = {"claim": CLAIM, "config_map": config_map(subject(ON_CLAIM)), "gangs": (gang(),)}
+    todo = plan(observed(ON_CLAIM, shared, pods=(pod(0, code=2), pod(1, code=2)), **known))
+    assert todo.status["phase"] == "Failed"
+
+
+def test_gpu_that_is_too_small_is_no_reason_to_look_at_the_volume_again() -> None:
+    shared = copy.deepcopy(PREPARED)
+    shared["conditions"][0]["reason"] = "Shared"
+    words = '{"exitCode": 2, "reason": "OutOfGpuMemory", "message": "needs 30 GiB"}'
+    known: Any = {"claim": CLAIM, "config_map": config_map(subject(ON_CLAIM)), "gangs": (gang(),)}
+    todo = plan(observed(ON_CLAIM, shared, pods=(pod(0, code=2, message=words), pod(1, code=2)), **known))
+    assert (todo.status["phase"], todo.status["failure"]["reason"]) == ("Failed", "OutOfGpuMemory")
+
+
+def test_gang_of_an_error_that_is_doubted_goes_before_its_volume_is_looked_at() -> None:
+    """Also where the operator ended between its two writes: what still runs holds GPUs."""
+    shared = copy.deepcopy(PREPARED)
+    shared["conditions"][0]["reason"] = "Shared"
+    ended = (pod(0, code=2), pod(1))
+    known: Any = {"claim": CLAIM, "config_map": config_map(subject(ON_CLAIM)), "gangs": (gang(),)}
+    first = plan(observed(ON_CLAIM, shared, pods=ended, **known))
+    after = plan(observed(ON_CLAIM, first.status, pods=ended, **known))
+    assert [one.kind for one in after.actions if isinstance(one, Delete)] == [PYTORCHJOB]
 
 
 def test_job_that_prepared_says_so_and_the_next_one_starts_its_gang_at_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.operator_view import AT_ELEVEN, PREPARED, condition, observed, pod
 from phitune_operator.decide import subject_of
-from phitune_operator.kinds import GANGS, JOBSET, PYTORCHJOB, Object
+from phitune_operator.kinds import GANGS, PYTORCHJOB, Object
 from phitune_operator.observed import Admission, Observed, Plan
 from phitune_operator.plan import plan
 from phitune_operator.policies import queue
@@ -18,7 +18,7 @@ from phitune_operator.render.gang import gang
 
 PENDING = Admission(reason="Pending", message="insufficient unused quota for cpu")
 PREEMPTED = Admission(reason="Preempted", message="by a workload of higher priority")
-KINDS = pytest.mark.parametrize("kind", [PYTORCHJOB.kind, JOBSET.kind])
+KINDS = pytest.mark.parametrize("kind", [kind.kind for kind in GANGS])
 
 
 def queued(

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness.operator_view import PREPARED, condition, observed
-from phitune_operator.capacity import Capacity
+from phitune_operator.capacity import Capacity, Reading
 from phitune_operator.cluster_settings import NetworkProfile, Pool
 from phitune_operator.decide import subject_of
-from phitune_operator.kinds import POD, Kind, Object
+from phitune_operator.kinds import NODE, POD, Kind, Object
 from phitune_operator.kube import ApiError
 from phitune_operator.observed import Create, Observed, Plan
-from phitune_operator.placement import Node
+from phitune_operator.placement import Node, Taint, hosts
 from phitune_operator.plan import plan
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.usage import Usage, usage_of
@@ -47,7 +49,7 @@ def nodes(
         "nvidia.com/gpu.compute.minor": str(known.compute_capability[1]),
     }
     usage = Usage()
-    usage.gpus["nvidia.com/gpu"] = used or 0
+    usage.devices["nvidia.com/gpu"] = used or 0
     return tuple(
         Node(
             name=f"{gpu}-{index}".lower(),
@@ -133,10 +135,11 @@ def test_choice_and_its_reason_are_in_status_and_in_an_event_once() -> None:
 def test_chosen_share_survives_in_status_and_yields_to_what_the_job_says_later() -> None:
     seen = on(nodes("A10", 1, gpus=4, cpu=8, gib=180), gpusPerNode=4)
     first, said = subject_of(seen)
-    again = replace(seen, raw={**seen.raw, "status": {"placement": said}}, nodes=())
+    pinned = {"attempt": 1, "placement": said}
+    again = replace(seen, raw={**seen.raw, "status": pinned}, nodes=())
     assert subject_of(again)[0].memory == first.memory
     edited = on((), gpusPerNode=4, memory="99Gi")
-    edited = replace(edited, raw={**edited.raw, "status": {"placement": said}})
+    edited = replace(edited, raw={**edited.raw, "status": pinned})
     assert subject_of(edited)[0].memory == "99Gi"
 
 
@@ -259,6 +262,7 @@ def test_two_jobs_that_each_need_the_whole_cluster_follow_each_other() -> None:
     assert gangs_made(plan(first)) == 1
     pods = [
         {
+            "metadata": {},
             "spec": {
                 "nodeName": node.name,
                 "containers": [{"resources": {"requests": {"nvidia.com/gpu": "8"}}}],
@@ -286,16 +290,20 @@ def test_resumed_job_that_waits_for_room_is_not_called_suspended_and_loses_nothi
     assert "failure" not in started.status
 
 
-def test_next_attempt_waits_for_room_too_and_stays_restarting() -> None:
-    seen = prepared(on(nodes("A100-80GB", 2, used=8), nodes=2))
+def interrupted(status: dict[str, Any]) -> dict[str, Any]:
+    """Of a job whose first gang has lost a node."""
     restarting = {
         "type": "Restarting",
         "status": "True",
         "reason": "NodeLost",
         "lastTransitionTime": "2026-01-01T11:00:00Z",
     }
-    status = {**seen.status, "attempt": 1, "phase": "Restarting"}
-    status["conditions"] = [*status["conditions"], restarting]
+    return {"attempt": 1, "conditions": [*status["conditions"], restarting]}
+
+
+def test_next_attempt_waits_for_room_too_and_stays_restarting() -> None:
+    seen = prepared(on(nodes("A100-80GB", 2, used=8), nodes=2))
+    status = {**seen.status, **interrupted(seen.status), "phase": "Restarting"}
     todo = plan(replace(seen, raw={**seen.raw, "status": status}))
     assert (gangs_made(todo), todo.status["phase"]) == (0, "Restarting")
     assert condition(todo.status, "Running")["reason"] == "NoRoom"
@@ -370,13 +378,26 @@ def test_pool_grows_again_for_a_job_whose_nodes_it_has_taken_away_since() -> Non
 
 
 @pytest.mark.parametrize("change", [{"max_nodes": 2}, {"memory": "100Gi"}, {"cpu": "8"}, {"product": "H100"}])
-def test_gang_waits_for_room_that_no_pool_can_make(change: dict[str, Any]) -> None:
+def test_next_attempt_waits_for_room_that_no_pool_can_make(change: dict[str, Any]) -> None:
     held = tuple(
         replace(node, labels={**node.labels, **POOL.labels}) for node in nodes("A100-80GB", 2, used=8)
     )
     placement = subject_of(on(nodes("A100-80GB", 2), nodes=2))[1]
-    todo = plan(prepared(with_pool(on(held, nodes=2), **change), placement=placement))
+    seen = prepared(with_pool(on(held, nodes=2), **change), placement=placement)
+    todo = plan(replace(seen, raw={**seen.raw, "status": {**seen.status, **interrupted(seen.status)}}))
     assert condition(todo.status, "Running")["reason"] == "NoRoom"
+
+
+def test_gang_that_a_pool_is_too_small_for_waits_for_the_nodes_that_others_hold() -> None:
+    held = tuple(
+        replace(node, labels={**node.labels, **POOL.labels}) for node in nodes("A100-80GB", 2, used=8)
+    )
+    seen = with_pool(on(held, nodes=2, memory="512Gi"), memory="100Gi")
+    assert "pool" not in subject_of(seen)[1]
+    assert condition(plan(prepared(seen)).status, "Running")["reason"] == "NoRoom"
+    smaller = with_pool(on(held, nodes=2), memory="100Gi")
+    said = subject_of(smaller)[1]
+    assert (said["pool"], said["memory"]) == ("a100", "92160Mi")
 
 
 def test_pods_too_large_for_the_nodes_of_a_pool_are_refused() -> None:
@@ -407,6 +428,22 @@ def test_network_profile_reaches_the_pods_and_yields_to_the_jobs_own_variables()
     assert "networkProfile" not in subject_of(other)[1]
 
 
+def test_resources_of_the_network_profile_must_be_there_and_free() -> None:
+    profile = NetworkProfile(product="A100-80GB", resources={"rdma/hca": 2})
+    first, second = (replace(node, devices={"rdma/hca": 2}) for node in nodes("A100-80GB", 2))
+    bare = replace(second, devices={})
+    seen = on((first, bare), nodes=2)
+    seen = replace(seen, settings=replace(seen.settings, network_profiles=(profile,)))
+    said = refusal(plan(seen), "NodeTooSmall")
+    assert "ask for rdma/hca: 2, and 1 of 2 node(s) have that, where 2 must" in said
+    waits = prepared(replace(seen, nodes=(first, second)))
+    assert gangs_made(plan(waits)) == 1
+    held = replace(second, usage=Usage(devices=Counter({"rdma/hca": 1})))
+    assert gangs_made(plan(replace(waits, nodes=(first, held)))) == 0
+    not_told = replace(second, devices=None)
+    assert gangs_made(plan(replace(waits, nodes=(first, not_told)))) == 1
+
+
 def test_requests_are_counted_as_the_scheduler_counts_them() -> None:
     def container(cpu: str, memory: str, **more: Any) -> Object:
         return {"resources": {"requests": {"cpu": cpu, "memory": memory, "nvidia.com/gpu": "1"}}, **more}
@@ -418,10 +455,11 @@ def test_requests_are_counted_as_the_scheduler_counts_them() -> None:
         "overhead": {"cpu": "250m"},
     }
     placeholder = {**spec, "priority": -10}
-    usage = usage_of([{"spec": {**spec, "priority": 0}}, {"spec": placeholder}, {"spec": {"containers": []}}])
+    specs = ({**spec, "priority": 0}, placeholder, {"containers": []})
+    usage = usage_of([{"metadata": {}, "spec": of_pod} for of_pod in specs])
     assert set(usage) == {"n"}
     assert (usage["n"].cpu, usage["n"].memory) == (Decimal("8.25"), 5 * GIB)
-    assert usage["n"].gpus["nvidia.com/gpu"] == 3
+    assert usage["n"].devices["nvidia.com/gpu"] == 3
 
 
 class Seen(dict[str, Any]):
@@ -449,7 +487,8 @@ class Api:
         given: list[weakref.ref[Seen]] = []
         for _ in range(self.num_pages):
             self.most_held = max(self.most_held, sum(pod() is not None for pod in given))
-            page = [Seen(spec={"nodeName": "n", "containers": [{"resources": {"requests": requests}}]})]
+            of_pod = {"nodeName": "n", "containers": [{"resources": {"requests": requests}}]}
+            page = [Seen(metadata={}, spec=of_pod)]
             given += map(weakref.ref, page)
             yield page
             requests = {}
@@ -460,18 +499,108 @@ def test_many_jobs_that_look_at_once_read_the_nodes_once(may_list_pods: bool, fr
     api = Api(may_list_pods=may_list_pods)
     capacity = Capacity(api)  # type: ignore[arg-type]
 
-    async def look() -> list[tuple[Node, ...]]:
-        return await asyncio.gather(*(capacity.nodes() for _ in range(100)))
+    async def look() -> list[Reading]:
+        return await asyncio.gather(*(capacity.gpu_nodes() for _ in range(100)))
 
-    ((node,), *_) = asyncio.run(look())
+    (((node,), _), *_) = asyncio.run(look())
     assert len(api.asked) == 2
     assert node.has_free(gpus=free)
     assert not node.has_free(gpus=free + 1)
 
 
+def test_an_operator_that_may_not_list_pods_asks_again_only_after_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, now = Api(may_list_pods=False), [1000.0]
+    capacity = Capacity(api)  # type: ignore[arg-type]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("phitune_operator.capacity.time", clock)
+    for later in (0, 60, 60, 60, 60, 61):
+        now[0] += later
+        asyncio.run(capacity.gpu_nodes())
+    assert api.asked.count(NODE) == 6
+    assert api.asked.count(POD) == 2
+
+
 def test_pods_of_a_large_cluster_are_never_held_all_at_once() -> None:
     api = Api(num_pages=20)
-    (node,) = asyncio.run(Capacity(api).nodes())  # type: ignore[arg-type]
+    ((node,), _) = asyncio.run(Capacity(api).gpu_nodes())  # type: ignore[arg-type]
     assert node.has_free(gpus=3)
     assert not node.has_free(gpus=4)
     assert 0 < api.most_held <= 2
+
+
+def hosts_of(*sizes: tuple[str, str]) -> tuple[Node, ...]:
+    """Nodes without GPUs, with so many CPUs and so much memory."""
+    return hosts(
+        {
+            "metadata": {"name": f"host-{index}"},
+            "status": {
+                "allocatable": {"cpu": cpu, "memory": memory},
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+        for index, (cpu, memory) in enumerate(sizes)
+    )
+
+
+def seen_on_cpu(cluster: Sequence[Node] | None, **resources: Any) -> Observed:
+    asked = {"nodes": 2, "gpusPerNode": 0, "cpu": "4", "memory": "8Gi", **resources}
+    return observed({"resources": asked}, nodes=None if cluster is None else tuple(cluster))
+
+
+def on_cpu(cluster: Sequence[Node] | None, **resources: Any) -> Plan:
+    return plan(seen_on_cpu(cluster, **resources))
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(None, id="not known"),
+        pytest.param((("4", "8Gi"), ("4", "8Gi")), id="a node each"),
+        pytest.param((("8", "64Gi"),), id="both on one"),
+        pytest.param((("9", "12Gi"), ("5", "9Gi"), ("2", "999Gi")), id="of several sizes"),
+    ],
+)
+def test_job_on_cpu_goes_on_where_its_pods_could_run(cluster: tuple[tuple[str, str], ...] | None) -> None:
+    todo = on_cpu(None if cluster is None else hosts_of(*cluster))
+    assert condition(todo.status, "Accepted")["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remedy"),
+    [
+        ((("2", "64Gi"), ("2", "64Gi")), "spec.resources.cpu: 1800m would fit"),
+        ((("8", "4Gi"), ("8", "4Gi")), "spec.resources.memory: 3686Mi would fit"),
+        (
+            (("3", "6Gi"), ("3", "6Gi")),
+            "spec.resources.cpu: 2700m and spec.resources.memory: 5529Mi would fit",
+        ),
+        ((("4", "8Gi"),), "more or larger nodes are needed, or fewer pods"),
+    ],
+)
+def test_job_on_cpu_whose_pods_no_nodes_can_hold_is_refused_with_what_would_fit(
+    cluster: tuple[tuple[str, str], ...], remedy: str
+) -> None:
+    said = refusal(on_cpu(hosts_of(*cluster)), "NodeTooSmall")
+    assert "of 2 pod(s) of 4 CPUs and 8.0 GiB" in said
+    assert said.endswith(remedy)
+    changes = dict(re.findall(r"spec\.resources\.(cpu|memory): (\w+)", said))
+    if changes:
+        mended = on_cpu(hosts_of(*cluster), **changes)
+        assert condition(mended.status, "Accepted")["status"] == "True"
+
+
+def test_nodes_that_a_job_on_cpu_may_not_use_do_not_count() -> None:
+    large, small = hosts_of(("64", "1Ti"), ("2", "4Gi"))
+    tainted = replace(large, taints=(Taint(key="gpu", value="", effect="NoSchedule"),))
+    assert "the 1 node(s)" in refusal(on_cpu([tainted, small]), "NodeTooSmall")
+    lets = on_cpu([tainted, small], tolerations=[{"key": "gpu", "operator": "Exists"}])
+    assert condition(lets.status, "Accepted")["status"] == "True"
+
+
+def test_pool_without_gpus_counts_for_jobs_on_cpu_alone() -> None:
+    hosts_pool = {"product": "", "gpus_per_node": 0}
+    small = seen_on_cpu(hosts_of(("2", "4Gi")))
+    assert condition(plan(with_pool(small, **hosts_pool)).status, "Accepted")["status"] == "True"
+    refusal(plan(with_pool(on((), nodes=1), **hosts_pool)), "NoSuchGPU")

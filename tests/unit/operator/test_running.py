@@ -56,3 +56,22 @@ def test_gang_that_has_not_ended(other: Any, progress: Any, reason: str, phase: 
     assert running["status"] == ("True" if phase != "Pending" else "False")
     assert todo.look_again is not None
     assert todo.look_again <= 10
+
+
+@pytest.mark.parametrize("phase", ["Running", "Evaluating"])
+def test_operator_that_has_just_started_takes_nothing_back_before_rank_zero_has_answered_it(
+    phase: str,
+) -> None:
+    volume = {"metadata": {"name": "digits-workspace"}}
+    gang_says = gang(conditions=[{"type": "Running", "status": "True"}])
+    state = "evaluating" if phase == "Evaluating" else "training"
+
+    def look(status: dict[str, Any], progress: ProgressReport | None) -> dict[str, Any]:
+        pods = (pod(0), FRESH)
+        return plan(
+            observed(status=status, claim=volume, gangs=(gang_says,), pods=pods, progress=progress)
+        ).status
+
+    before = look({**copy.deepcopy(PREPARED), "phase": "Pending"}, said(state))
+    assert before["phase"] == phase
+    assert look(before, None) == before

@@ -84,8 +84,13 @@ class RankZero:
 
     def __init__(self) -> None:
         self.words: dict[str, Any] | None = None
+        self.hangs = False
+        self.num_asked = 0
 
     async def answer(self, request: web.Request) -> web.Response:
+        self.num_asked += 1
+        if self.hangs:
+            await asyncio.sleep(0.5)
         if self.words is None:
             raise web.HTTPServiceUnavailable
         return web.json_response(self.words)
@@ -131,6 +136,44 @@ def test_who_keeps_the_operator_out_does_not_keep_its_workers_waiting_all_the_ti
         assert firewall.tried == tried
         await poller.poll(KEY, "b", HOST, at_most_every=0)
         assert firewall.tried == tried + 1, "another pod may be within reach"
+
+    asyncio.run(run())
+
+
+def test_the_next_question_is_due_by_the_last_one_whatever_is_looked_at_between() -> None:
+    async def run() -> None:
+        rank_zero = RankZero()
+        rank_zero.words = words()
+        runner = await rank_zero.start()
+        async with aiohttp.ClientSession() as session:
+            poller = ProgressPoller(session)
+            assert poller.due_in(KEY, every=10) == 10, "nobody was asked"
+            for _ in range(2):
+                await poller.poll(KEY, "a", HOST, at_most_every=10)
+                await asyncio.sleep(0.1)
+            assert rank_zero.num_asked == 1
+            assert 9 < poller.due_in(KEY, every=10) <= 9.8
+            assert poller.due_in(KEY, every=0.2) == 0.2, "there is nobody to be asked at once"
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_who_takes_connections_and_never_answers_does_not_keep_workers_waiting_at_each_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("phitune_operator.progress.TIMEOUT", 0.1)
+
+    async def run() -> None:
+        rank_zero = RankZero()
+        rank_zero.hangs = True
+        runner = await rank_zero.start()
+        async with aiohttp.ClientSession() as session:
+            poller = ProgressPoller(session)
+            for _ in range(5):
+                await poller.poll(KEY, "a", HOST, at_most_every=0)
+            assert rank_zero.num_asked == 2, "it may have been busy once"
+        await runner.cleanup()
 
     asyncio.run(run())
 

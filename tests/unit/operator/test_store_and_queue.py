@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from phitune_operator.handlers import take_in
 from phitune_operator.kinds import FINETUNEJOB, POD, Key
 from phitune_operator.names import LABEL_JOB, LABEL_RANK
 from phitune_operator.queue import FIRST_BACKOFF, LONGEST_AFTER_REFUSAL, LONGEST_BACKOFF, WorkQueue, work
@@ -157,6 +158,44 @@ def test_many_triggers_are_one_look_and_one_during_a_look_is_another() -> None:
         assert len(queue) == 0
 
     asyncio.run(run())
+
+
+def test_a_job_is_looked_at_when_it_changes_and_once_for_what_its_pods_do_in_one_go() -> None:
+    def told(version: int) -> Any:
+        return {"type": "MODIFIED", "object": pod(version)}
+
+    async def run() -> None:
+        store, queue = Store(), WorkQueue()
+        take_in(store, queue, POD, told(1))
+        take_in(store, queue, POD, told(2))
+        assert (len(queue), queue.depth()) == (1, 0)
+        take_in(store, queue, FINETUNEJOB, told(3))
+        assert queue.depth() == 1
+        assert await queue.take() == Key("team", "p")
+        assert await asyncio.wait_for(queue.take(), 1) == KEY
+        take_in(store, queue, POD, told(2))
+        assert len(queue) == 0, "that was known"
+
+    asyncio.run(run())
+
+
+def test_what_comes_wakes_one_worker_and_not_all_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    timeout = asyncio.timeout
+    monkeypatch.setattr(asyncio, "timeout", lambda pause: waits.append(pause) or timeout(pause))
+
+    async def run() -> None:
+        queue = WorkQueue()
+        workers = [asyncio.create_task(queue.take()) for _ in range(16)]
+        await asyncio.sleep(0.01)
+        queue.add(KEY)
+        await asyncio.sleep(0.01)
+        assert sum(worker.done() for worker in workers) == 1
+        for worker in workers:
+            worker.cancel()
+
+    asyncio.run(run())
+    assert len(waits) == 2, "one waited, and the next one does"
 
 
 @pytest.mark.parametrize("steps", range(8))

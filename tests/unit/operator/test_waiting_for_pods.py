@@ -13,8 +13,21 @@ import pytest
 from harness.jobs import finetunejob
 from harness.operator_view import NOON, PREPARED, condition, gang, observed, pod, subject
 from harness.simulated_cluster import SimulatedCluster
-from phitune_operator.capacity import Capacity
-from phitune_operator.kinds import JOB, POD, PYTORCHJOB, WATCHED, Key, Object, name_of, uid_of
+from phitune_operator.capacity import Capacity, Reading
+from phitune_operator.kinds import (
+    EVENT,
+    JOB,
+    JOBSET,
+    POD,
+    PYTORCHJOB,
+    TRAINJOB,
+    WATCHED,
+    Key,
+    Kind,
+    Object,
+    name_of,
+    uid_of,
+)
 from phitune_operator.kube import ApiError
 from phitune_operator.names import LABEL_ATTEMPT, LABEL_JOB, LABEL_JOB_UID
 from phitune_operator.observe import Observer
@@ -22,7 +35,9 @@ from phitune_operator.observed import Delete, Observed, Plan, Settings
 from phitune_operator.plan import plan
 from phitune_operator.policies import prepare
 from phitune_operator.policies.image_pull import GRACE
+from phitune_operator.progress import ProgressPoller
 from phitune_operator.render.config_map import config_map
+from phitune_operator.render.gang import with_needs
 from phitune_operator.render.volume import claim
 from phitune_operator.store import Store
 
@@ -102,11 +117,11 @@ def test_nodes_are_not_read_while_pods_of_the_last_gang_hold_them(
     """What is read is used again for seconds: the next gang would be told that there is no room for it."""
     cluster, store, read = SimulatedCluster(), Store(), list[Capacity]()
 
-    async def nodes(capacity: Capacity) -> tuple[()]:
+    async def nodes(capacity: Capacity) -> Reading:
         read.append(capacity)
-        return ()
+        return Reading((), 0.0)
 
-    monkeypatch.setattr(Capacity, "nodes", nodes)
+    monkeypatch.setattr(Capacity, "gpu_nodes", nodes)
     job = {**finetunejob("digits", {"resources": {"gpusPerNode": 1}}), "status": copy.deepcopy(PREPARED)}
     job["metadata"]["namespace"] = "team"
     cluster.put_new(job)
@@ -124,7 +139,7 @@ def test_nodes_are_not_read_while_pods_of_the_last_gang_hold_them(
         for obj in cluster.of_kind(kind):
             store.absorb(kind, obj)
     unused: Any = None
-    observer = Observer(cluster, store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
     seen = asyncio.run(observer.observe(KEY, now=NOON))
     assert seen is not None
     assert [pod.phase for pod in seen.gang_pods] == [phase]
@@ -152,7 +167,7 @@ def test_log_of_prepare_is_read_once_it_takes_long_and_nothing_depends_on_it() -
     job["metadata"]["namespace"] = "team"
     cluster.put_new(job)
     unused: Any = None
-    observer = Observer(cluster, store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
 
     def ready(obj: Object) -> None:
         since = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"}
@@ -185,3 +200,63 @@ def test_log_of_prepare_is_read_once_it_takes_long_and_nothing_depends_on_it() -
         assert await message(after=20) == "model and data are being fetched or checked"
 
     asyncio.run(run())
+
+
+class Controllers(SimulatedCluster):
+    """A cluster whose Events are found by what they are about."""
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, labels: str = "", fields: str = ""
+    ) -> list[Object]:
+        found = await super().list(kind, namespace, labels=labels, fields=fields)
+        if kind != EVENT:
+            return found
+        return [one for one in found if f"involvedObject.uid={one['involvedObject']['uid']}," in fields]
+
+
+@pytest.mark.parametrize(
+    ("backend", "teller", "reason"),
+    [
+        (PYTORCHJOB, PYTORCHJOB, "FailedCreatePod"),
+        (JOBSET, JOBSET, "JobCreationFailed"),
+        (JOBSET, JOB, "FailedCreate"),
+        (TRAINJOB, TRAINJOB, "TrainJobResourcesCreationFailed"),
+        (TRAINJOB, JOBSET, "JobCreationFailed"),
+        (TRAINJOB, JOB, "FailedCreate"),
+    ],
+    ids=str,
+)
+def test_whoever_was_to_make_the_pods_is_heard_when_they_are_refused(
+    backend: Kind, teller: Kind, reason: str
+) -> None:
+    cluster, store = Controllers(), Store()
+    placement = PREPARED["placement"] | {"backend": backend.kind}
+    job = {**finetunejob("digits"), "status": PREPARED | {"placement": placement}}
+    job["metadata"]["namespace"] = "team"
+    cluster.put_new(job)
+    uid = uid_of(cluster.job("digits"))
+    for made in with_needs(replace(subject(), uid=uid, backend=backend.kind), 1):
+        cluster.put_new(made)
+    for move in ("hear of digits-1", "jobset of digits-1", "job of digits-1"):
+        if happens := dict(cluster.moves()).get(move):
+            happens()
+    (told_of,) = [one for one in cluster.of_kind(teller) if "prepare" not in name_of(one)]
+    cluster.put_new(
+        {
+            "apiVersion": "v1",
+            "kind": EVENT.kind,
+            "metadata": {"name": "told", "namespace": "team"},
+            "involvedObject": {"uid": uid_of(told_of)},
+            "reason": reason,
+            "message": "is forbidden: exceeded quota: small",
+        }
+    )
+    for kind in WATCHED:
+        for obj in cluster.of_kind(kind):
+            store.absorb(kind, obj)
+    unused: Any = None
+    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
+    seen = asyncio.run(observer.observe(KEY, now=NOON))
+    assert seen is not None
+    assert seen.refusal is not None
+    assert seen.refusal.reason == "QuotaExceeded"

@@ -14,6 +14,7 @@ from phitune_operator import names
 from phitune_operator.kinds import FINETUNEJOB, POD, Key, Object
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Settings
+from phitune_operator.progress import ProgressPoller
 from phitune_operator.store import Store
 
 KEY = Key("team", "digits")
@@ -39,7 +40,7 @@ def pods_seen(owners: list[Object], *, attempt: str | None) -> list[str]:
     store.absorb(FINETUNEJOB, job)
     store.absorb(POD, {"metadata": {**metadata, "labels": labels, "ownerReferences": owners}})
     unused: Any = None
-    observer = Observer(SimulatedCluster(), store, unused, Settings(trainer_image="i"))  # type: ignore[arg-type]
+    observer = Observer(SimulatedCluster(), store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
     seen = asyncio.run(observer.observe(KEY, now=datetime(2026, 1, 1, 12, tzinfo=UTC)))
     assert seen is not None
     return [pod.name for pod in seen.pods]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,13 @@ from phitune_operator.kube import ApiError
 from phitune_operator.observed import Announcement, Create
 from phitune_operator.refusals import NAME_COLLISION, Refusal
 from phitune_operator.render import render_job
+from phitune_operator.render.gang import with_needs
+from phitune_operator.render.jobset import jobset
+from phitune_operator.render.trainjob import training_runtime
 from phitune_operator.store import Store
 
-OBJECTS = {obj["kind"]: obj for obj in render_job(subject())}
+RUNTIME = training_runtime(subject(), 1)
+OBJECTS = {obj["kind"]: obj for obj in [*render_job(subject()), RUNTIME]}
 THEIRS: Object = {"labels": {"app": "theirs"}, "ownerReferences": []}
 
 
@@ -67,6 +72,32 @@ def test_object_that_an_earlier_pass_made_is_found_again(kind: str) -> None:
     assert create(cluster, body) is None
     assert create(cluster, body) is None
     assert len(cluster.objects) == 1
+
+
+def test_a_trainjob_whose_runtime_its_controller_has_not_heard_of_yet_is_tried_again_without_a_word() -> None:
+    cluster = SimulatedCluster()
+    runtime, trainjob = with_needs(replace(subject(), backend="TrainJob"), 1)
+    assert create(cluster, runtime) is None
+    with pytest.raises(ApiError) as refused:
+        create(cluster, trainjob)
+    assert refused.value.conflict
+    dict(cluster.moves())["hear of digits-1"]()
+    assert create(cluster, trainjob) is None
+
+
+def test_a_trainjob_waits_for_the_jobset_of_an_earlier_one_and_takes_over_no_other() -> None:
+    runtime, trainjob = with_needs(replace(subject(), backend="TrainJob"), 1)
+    cluster, below = SimulatedCluster(), jobset(subject(), 1)
+    below["metadata"]["labels"]["phitune.dev/job-uid"] = "an-earlier-one"
+    earlier = cluster.put_new(below)
+    with pytest.raises(ApiError, match="JobSet digits-1 of an earlier job is still being deleted"):
+        create(cluster, trainjob)
+    cluster.forget(earlier)
+    cluster.put_new({**below, "metadata": {**below["metadata"], **THEIRS}})
+    refusal = create(cluster, trainjob)
+    assert refusal is not None
+    assert (refusal.reason, cluster.gangs_made) == (NAME_COLLISION, [])
+    assert refusal.message.startswith(f"JobSet {name_of(runtime)} exists and was not made for this job")
 
 
 class Events(SimulatedCluster):

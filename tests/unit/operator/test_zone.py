@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -63,3 +65,10 @@ def test_prepare_goes_to_such_a_zone_and_the_gang_wherever_its_volume_is() -> No
     assert of_prepare == [[*term, in_zone] for term in of_gang]
     anywhere = subject_of(observed(GPUS, nodes=H100))[0]
     assert LABEL_ZONE not in repr(prepare_job(anywhere))
+
+
+def test_prepare_on_cpu_keeps_to_no_zone() -> None:
+    """Its pod is bound to no nodes: it would be made again for nothing when nodes come and go."""
+    large = [replace(node, cpu=Decimal(64), memory=2**40) for node in nodes("a", "a", "b")]
+    seen = observed(nodes=tuple(large))
+    assert subject_of(seen)[0].place == ""

@@ -1,8 +1,4 @@
-"""Gangs of both kinds behind a real Kueue: they wait for quota, make room for what is urgent, and come back.
-
-The two controllers are compiled and installed on the shared cluster when these tests begin, which takes
-minutes: so `make test-chaos` runs them, not `make test`.
-"""
+"""Gangs of each kind behind a real Kueue: they wait for quota, give way to what is urgent, and come back."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.cluster import Cluster, Object, run
+from harness.addons import add, told_backend
+from harness.cluster import Cluster, Object
 from harness.incarnations import incarnations
-from harness.installed import RELEASE, Installed, install
+from harness.installed import Installed
 from harness.jobs import finetunejob, long_enough_to_disturb
 from harness.lab import Lab
-from harness.provision import hack_cluster
 from phitune_operator import names
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 QUEUED = {"queueName": "team", "storage": {"size": None, "claimName": "shared"}}
 """What one job has prepared on the claim, the others do not wait for."""
 KUEUE = "kueue.x-k8s.io/v1beta1"
@@ -26,27 +22,16 @@ KUEUE = "kueue.x-k8s.io/v1beta1"
 
 @pytest.fixture(scope="module")
 def kueue(cluster: Cluster) -> Cluster:
-    """The cluster with Kueue and JobSet."""
-    extras = ("--with", "jobset", "--with", "kueue")
-    if cluster.is_local:
-        run(hack_cluster("build", *extras), timeout=1800)
-        run(hack_cluster("up", "--state", str(cluster.state), *extras), timeout=300)
-    elif any(
-        cluster.get("crd", crd) is None for crd in ("workloads.kueue.x-k8s.io", "jobsets.jobset.x-k8s.io")
-    ):
-        pytest.skip("this cluster has no Kueue or no JobSet, and is not ours to change")
+    """The cluster with Kueue, JobSet and Kubeflow Trainer."""
+    add(cluster, "jobset", "trainer", "kueue")
     return cluster
 
 
-@pytest.fixture(params=["pytorchjob", "jobset"])
+@pytest.fixture(params=["pytorchjob", "jobset", "trainjob"])
 def backend(kueue: Cluster, phitune: Installed, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The operator told to run new gangs so; it sees JobSets since it was started again."""
-    where = ("--namespace", "phitune-system", "--reuse-values", "--wait", "--timeout", "2m")
-    kueue.helm("upgrade", RELEASE, "charts/phitune", *where, "--set-string", f"backend={request.param}")
-    try:
+    """The operator told to run new gangs so."""
+    with told_backend(kueue, request.param):
         yield request.param
-    finally:
-        install(kueue)
 
 
 @pytest.fixture
