@@ -1,6 +1,47 @@
-"""Values of options that several commands take."""
+"""What the parsers of all commands share: how help is laid out, and values that several options take."""
 
 import argparse
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Final
+
+_WIDEST: Final = 110
+"""Columns beyond which text is hard to read."""
+_COMMENT: Final = re.compile(r"(?<=\S) {2,}(?=\S)")
+"""Between an example and what it does."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Fills paragraphs up to the terminal's width; an indented line, such as an example, stays one."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(_filled(text, min(width, _WIDEST)))
+
+
+def _filled(text: str, width: int) -> Iterator[str]:
+    paragraph: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        is_prose = bool(line) and line[0] != " "
+        if is_prose:
+            paragraph.append(line)
+        if paragraph and (not is_prose or line.endswith(":")):
+            yield from textwrap.wrap(" ".join(paragraph), width, break_on_hyphens=False)
+            paragraph = []
+        if not is_prose:
+            yield from _wrapped(line, width)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A line; where it is too long, what goes on stands under its comment, or is indented."""
+    if len(line) <= width:
+        return [line]
+    begins = len(line) - len(line.lstrip())
+    comment = _COMMENT.search(line)
+    column = comment.end() if comment and comment.end() < width - 20 else begins + 4
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def positive(text: str) -> int:

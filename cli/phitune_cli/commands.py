@@ -7,6 +7,7 @@ import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_trainer.exit_codes import USER_ERROR
 
 
@@ -48,7 +49,7 @@ def parser_of(
         prog=front.prog,
         description=front.description,
         epilog=front.epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")

@@ -4,6 +4,7 @@ import argparse
 from typing import Final
 
 from phitune_cli import completion
+from phitune_cli.arguments import HelpFormatter
 from phitune_trainer.exit_codes import DONE
 
 _SHELLS: Final = {"bash": completion.bash, "zsh": completion.zsh, "fish": completion.fish}
@@ -23,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="completion for bash, zsh or fish",
         description="Print a script that lets a shell complete commands, options and their values.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("shell", choices=list(_SHELLS), help="the shell")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from phitune_cli import data_check_cmd, data_digits_cmd, data_ucf101_cmd
+from phitune_cli.arguments import HelpFormatter
 
 
 class _Kind(Protocol):
@@ -35,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help=words,
         description=f"{words.capitalize()}.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     for kind in _KINDS.values():

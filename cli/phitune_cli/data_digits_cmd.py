@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _EPILOG: Final = """\
@@ -21,7 +22,7 @@ def add_parser(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="make 1,797 handwritten digits of scikit-learn",
         description="Write train.jsonl, eval.jsonl (300 held-out pictures) and images/ into a folder.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from phitune_cli.arguments import add_form_option
+from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_cli.one_job import read_one_job
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
@@ -57,7 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Estimate the GPU memory that a FineTuneJob takes, and show what is chosen by it: "
         "precision, attention, samples of a pass, recomputation. No GPU and no cluster is needed.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the FineTuneJob, YAML or JSON; - for standard input")
     parser.add_argument(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from phitune_cli.answering import Device, add_device_options, choose_device, note
-from phitune_cli.arguments import add_form_option
+from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_cli.held_out_options import add_held_out_options, held_out_config
 from phitune_cli.progress_bar import ProgressBar
 from phitune_trainer.config import ConfigError, TrainConfig
@@ -56,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="score a model on held-out samples, compare two",
         description="Score a model on held-out samples here, with its 95% interval, or compare two.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what to score")
     parser.add_argument("--against", type=Path, metavar="OTHER", help="what to compare it with, on the same")

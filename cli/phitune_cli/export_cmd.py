@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from phitune_cli.answering import note
-from phitune_cli.arguments import add_form_option
+from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import FAULT, Unavailable, UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
@@ -44,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Write whole weights under the published names, or the adapter, of what was trained,\n"
         "with a model card beside them; on the CPU, without a cluster.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what to export")
     kinds = parser.add_mutually_exclusive_group()

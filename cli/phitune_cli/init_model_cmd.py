@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _EPILOG: Final = """\
@@ -24,7 +25,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="make a base model with random weights",
         description="Make a model folder with random weights, its tokenizer and configuration included.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--size",

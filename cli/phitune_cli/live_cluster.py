@@ -15,7 +15,7 @@ from phitune_operator.cluster_settings import SettingsError, network_profiles, p
 from phitune_operator.decide import check, subject_of
 from phitune_operator.kinds import CLAIM, LOCAL_QUEUE, NODE, POD, Kind, Object, name_of
 from phitune_operator.observed import Observed, Settings
-from phitune_operator.placement import Node, gpu_nodes
+from phitune_operator.placement import Node, gpu_nodes, hosts
 from phitune_operator.policies.free import why_not_now
 from phitune_operator.render.subject import Subject
 
@@ -60,7 +60,7 @@ class LiveCluster:
             raw={"metadata": metadata},
             job=job,
             claim=here.get(CLAIM, claim),
-            nodes=self._nodes if job.spec.resources.gpus_per_node else None,
+            nodes=self._gpu_nodes if job.spec.resources.gpus_per_node else self._hosts,
             queues=self._queues(here, job.spec.queue_name) if job.spec.queue_name is not None else None,
         )
 
@@ -90,14 +90,25 @@ class LiveCluster:
                 )
 
     @cached_property
-    def _nodes(self) -> tuple[Node, ...]:
-        nodes = self.cluster.list(NODE, everywhere=True)
+    def _nodes(self) -> list[Object]:
+        return self.cluster.list(NODE, everywhere=True)
+
+    @cached_property
+    def _hosts(self) -> tuple[Node, ...]:
+        try:
+            return hosts(self._nodes)
+        except NotAllowed as problem:
+            self._note(f"not known whether nodes are large enough: {problem}")
+            return ()
+
+    @cached_property
+    def _gpu_nodes(self) -> tuple[Node, ...]:
         pods: list[Object] | None = None
         try:
             pods = self.cluster.list(POD, everywhere=True)
         except NotAllowed as problem:
             self._note(f"nodes are taken to be free: {problem}")
-        return gpu_nodes(nodes, pods)
+        return gpu_nodes(self._nodes, pods)
 
     @cached_property
     def _settings(self) -> Settings:

@@ -3,6 +3,8 @@
 import argparse
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
+
 _EPILOG: Final = """\
 examples:
   phitune render examples/digits.yaml
@@ -29,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Check FineTuneJobs as the API server does, and print what the operator would create for "
         "them. No cluster is needed, but with --cluster one is asked.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="YAML or JSON, - for standard input")
     parser.add_argument("-n", "--namespace", help="namespace of jobs that name none (default: default)")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from phitune_cli.arguments import add_form_option
+from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 from phitune_trainer.plain_text import inert
@@ -29,7 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="write a run's report.html",
         description="Write the report of a run: one page with its curves, scores, answers and config.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="the run's folder, with its config.yaml")
     parser.add_argument(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.one_job import read_one_job
 from phitune_cli.progress_bar import ProgressBar, can_draw
 from phitune_cli.this_machine import check_host_memory, detect_machine, localize
@@ -40,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="fine-tune here, without a cluster",
         description="Carry out a FineTuneJob on this machine: on its GPUs if it has any, else on its CPUs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("file", metavar="FILE", help="the FineTuneJob, YAML or JSON; - for standard input")
     parser.add_argument(

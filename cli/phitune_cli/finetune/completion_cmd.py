@@ -4,6 +4,7 @@ import argparse
 from typing import Final
 
 from phitune_cli import completion
+from phitune_cli.arguments import HelpFormatter
 from phitune_trainer.exit_codes import DONE
 
 _EPILOG: Final = """\
@@ -23,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what kubectl asks for completion",
         description="Print the program that kubectl's completion asks about this plugin.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
 
 

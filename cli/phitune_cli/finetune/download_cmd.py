@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.download import Fetched, download, list_folder
 from phitune_cli.finetune.options import add_helper_options, add_output_option, add_target_options, connect
 from phitune_cli.finetune.problems import WrongInput
@@ -35,7 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="copy a job's export here",
         description="Copy what a job has exported to this machine, checked by hash.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name of the job")
     kinds = parser.add_mutually_exclusive_group()

@@ -28,8 +28,12 @@ UNASKED_SECONDS: Final = 900
 _POLL_SECONDS: Final = 0.5
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command; main.py has them tidied up after."""
-_HOPELESS: Final = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
+_HOPELESS: Final = ("InvalidImageName", "CreateContainerConfigError")
 """Reasons of a container that waits for what will not come by itself."""
+_PULLS: Final = ("ErrImagePull", "ImagePullBackOff")
+"""Reasons of a container whose image was not had, at the first try or at a later one."""
+_PULL_SECONDS: Final = 60.0
+"""How long an image may be tried in vain: one failure may be the registry's, and the kubelet tries again."""
 
 _WAIT: Final = f"""\
 import os, signal, sys, time
@@ -41,9 +45,9 @@ while time.time() - os.stat({ALIVE!r}).st_mtime < {UNASKED_SECONDS}:
 
 
 def manifest(
-    name: str, claim: str, image: str, *, pull_secrets: Sequence[str] = (), beside: str | None = None
+    name: str, claim: str, image: str, *, pull_secrets: Sequence[str] = (), nodes: Sequence[str] = ()
 ) -> Object:
-    """Return the pod; `beside`: a job whose pods it should be near, for a volume may be on one node only."""
+    """Return the pod; `nodes`: where it should rather be, for a volume may be on one node only."""
     labels = {
         names.LABEL_NAME: MANAGER,
         names.LABEL_MANAGED_BY: MANAGER,
@@ -79,13 +83,13 @@ def manifest(
     }
     if pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in pull_secrets]
-    if beside is not None:
-        near = {
-            "topologyKey": "kubernetes.io/hostname",
-            "labelSelector": {"matchLabels": {names.LABEL_JOB: beside}},
-        }
-        wish = {"weight": 100, "podAffinityTerm": near}
-        spec["affinity"] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}
+    if nodes:
+        # A field takes one value alone.
+        terms = [
+            {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes
+        ]
+        wishes = [{"weight": 100, "preference": term} for term in terms]
+        spec["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": wishes}}
     return {
         "apiVersion": POD.api_version,
         "kind": POD.kind,
@@ -102,13 +106,13 @@ def helper_pod(
     *,
     say: Callable[[str], None],
     pull_secrets: Sequence[str] = (),
-    beside: str | None = None,
 ) -> Iterator[str]:
     """Within this block a helper pod runs: its name. WrongInput where the cluster will not have it."""
     name = f"phitune-volume-{secrets.token_hex(4)}"
     _remove_ended(cluster, claim)
     try:
-        cluster.create(POD, manifest(name, claim, image, pull_secrets=pull_secrets, beside=beside))
+        nodes = nodes_with(claim, cluster.list(POD))
+        cluster.create(POD, manifest(name, claim, image, pull_secrets=pull_secrets, nodes=nodes))
         say(f"a helper pod, {name}, opens the claim {claim}")
         _wait_until_it_runs(cluster, name, say)
         yield name
@@ -124,6 +128,19 @@ def helper_pod(
                 signal.signal(number, handler)
 
 
+def nodes_with(claim: str, pods: Sequence[Object]) -> list[str]:
+    """The nodes where pods have the claim's volume: if ReadWriteOnce, it is had nowhere else; pure."""
+    return sorted(
+        {
+            pod["spec"]["nodeName"]
+            for pod in pods
+            if pod["spec"].get("nodeName") and pod["status"].get("phase") in ("Pending", "Running")
+            for volume in pod["spec"].get("volumes") or []
+            if volume.get("persistentVolumeClaim", {}).get("claimName") == claim
+        }
+    )
+
+
 def _remove_ended(cluster: Cluster, claim: str) -> None:
     """Remove what a killed command has left: a pod that has ended of itself."""
     labels = f"{names.LABEL_MANAGED_BY}={MANAGER},{LABEL_CLAIM}={claim[:63].rstrip('-.')}"
@@ -133,7 +150,8 @@ def _remove_ended(cluster: Cluster, claim: str) -> None:
 
 
 def _wait_until_it_runs(cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
-    end = time.monotonic() + START_SECONDS
+    begun = time.monotonic()
+    not_pulled_since = 0.0
     said = ""
     while True:
         pod = cluster.get(POD, name)
@@ -142,27 +160,35 @@ def _wait_until_it_runs(cluster: Cluster, name: str, say: Callable[[str], None])
         status = pod.get("status") or {}
         if status.get("phase") == "Running":
             return
-        why, is_hopeless = why_it_waits(status)
-        if status.get("phase") in ("Succeeded", "Failed") or is_hopeless:
+        why, reason = why_it_waits(status)
+        now = time.monotonic()
+        not_pulled_since = (not_pulled_since or now) if reason in _PULLS else 0.0
+        if status.get("phase") in ("Succeeded", "Failed") or is_in_vain(reason, now - not_pulled_since):
             raise WrongInput(f"the helper pod does not start: {why or status.get('message', 'it ended')}")
         if why != said:
             said = why
             say(f"waiting for the helper pod: {why}")
-        if time.monotonic() > end:
+        if now - begun > START_SECONDS:
             raise Unreachable(
                 f"the helper pod has not started in {START_SECONDS:.0f} s: {why or 'no reason given'}"
             )
         time.sleep(_POLL_SECONDS)
 
 
-def why_it_waits(status: Object) -> tuple[str, bool]:
-    """What a pod that does not run yet waits for, in words, and whether that is in vain; pure."""
+def is_in_vain(reason: str, seconds: float) -> bool:
+    """Whether waiting is of no use, where the image has not been had for so many seconds; pure."""
+    return reason in _HOPELESS or (reason in _PULLS and seconds > _PULL_SECONDS)
+
+
+def why_it_waits(status: Object) -> tuple[str, str]:
+    """What a pod that does not run yet waits for: in words, and the reason as Kubernetes has it; pure."""
     for container in status.get("containerStatuses") or []:
         waiting = container.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") in _HOPELESS:
+        if waiting.get("reason") in _HOPELESS + _PULLS:
             words = f"{waiting['reason']}: {waiting.get('message', '')}"
-            return f"{words} (image {container.get('image')}); --image names another", True
+            return f"{words} (image {container.get('image')}); --image names another", waiting["reason"]
     for condition in status.get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}", False
-    return "", False
+            reason = condition.get("reason", "")
+            return f"{reason}: {condition.get('message', '')}", reason
+    return "", ""

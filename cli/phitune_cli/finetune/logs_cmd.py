@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
 
-from phitune_cli.arguments import positive
+from phitune_cli.arguments import HelpFormatter, positive
 from phitune_cli.finetune.agent import Agent, Request, connected
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.download import list_folder
@@ -50,7 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="what all ranks say, over all attempts",
         description="Print the logs of a job's pods, each line with its attempt and rank.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name of the job")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over, or Ctrl-C")

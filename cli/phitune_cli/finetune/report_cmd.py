@@ -7,10 +7,12 @@ import webbrowser
 from pathlib import Path
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import Agent
 from phitune_cli.finetune.options import add_helper_options, add_output_option, add_target_options, connect
 from phitune_cli.finetune.problems import WrongInput
 from phitune_cli.finetune.transfer_line import go_on_when_cut_off, note
+from phitune_cli.finetune.upload import PIECE
 from phitune_cli.finetune.volumes import beside_volume_of, run_folder
 from phitune_operator.kinds import Object
 from phitune_trainer.exit_codes import DONE
@@ -33,7 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="copy a job's report.html here and open it",
         description="Copy a job's report here, whatever state the job is in, and open it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name of the job")
     parser.add_argument(
@@ -75,4 +77,7 @@ def read_report(agent: Agent, job: Object) -> bytes:
     written = (job.get("status") or {}).get("artifacts", {}).get("report")
     if written is None:
         return agent.ask("report", run_folder(job)).body
-    return agent.ask("read", written, offset=0, length=2**26).body
+    page = b""
+    while piece := agent.ask("read", written, offset=len(page), length=PIECE).body:
+        page += piece
+    return page

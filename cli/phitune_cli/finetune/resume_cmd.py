@@ -1,28 +1,19 @@
 """`kubectl finetune resume`: a suspended job goes on."""
 
 import argparse
-from typing import Final
 
-from phitune_cli.finetune.options import add_target_options
-from phitune_cli.finetune.suspend_cmd import set_suspend
-
-_EPILOG: Final = """\
-example:
-  kubectl finetune resume receipts
-"""
+from phitune_cli.finetune.suspend_cmd import add_switch, set_suspend
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `resume` and its options."""
-    parser = subparsers.add_parser(
+    add_switch(
+        subparsers,
         "resume",
-        help="let a suspended job go on",
-        description="Let a suspended job go on from its last checkpoint.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "let a suspended job go on",
+        "Let a suspended job go on from its last checkpoint.",
+        "kubectl finetune resume receipts",
     )
-    parser.add_argument("name", metavar="NAME", help="name of the job")
-    add_target_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.options import add_output_option, add_target_options, connect
 from phitune_cli.finetune.status_screen import is_over, screen, table
@@ -33,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="how far is it? one screen, refreshed",
         description="Show how far a job is, why it waits, how it ended; without NAME, all jobs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the job (default: all)")
     parser.add_argument("--once", action="store_true", help="show it once, do not refresh")

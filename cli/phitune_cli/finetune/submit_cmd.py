@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 
 import yaml
 
-from phitune_cli.arguments import positive
+from phitune_cli.arguments import HelpFormatter, positive
 from phitune_cli.finetune.options import add_target_options, connect
 from phitune_cli.finetune.problems import WrongInput
 from phitune_operator import names
@@ -40,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="make a FineTuneJob from options",
         description="Make a FineTuneJob. What is wrong with it is said before the cluster sees it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name of the job")
     parser.add_argument("--task", choices=get_args(Task), required=True, help="jsonl: own data")

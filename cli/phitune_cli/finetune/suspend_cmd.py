@@ -3,24 +3,39 @@
 import argparse
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.options import add_target_options, connect
 from phitune_operator.kinds import FINETUNEJOB
 from phitune_trainer.exit_codes import DONE
 
-_EPILOG: Final = """\
-example:
-  kubectl finetune suspend receipts      `resume receipts` lets it go on
-"""
+_EXAMPLE: Final = "kubectl finetune suspend receipts      `resume receipts` lets it go on"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `suspend` and its options."""
-    parser = subparsers.add_parser(
+    add_switch(
+        subparsers,
         "suspend",
-        help="save and stop a job, keep its place",
-        description="Let a job save and stop (spec.runPolicy.suspend); it gives its GPUs back.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "save and stop a job, keep its place",
+        "Let a job save and stop (spec.runPolicy.suspend); it gives its GPUs back.",
+        _EXAMPLE,
+    )
+
+
+def add_switch(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    command: str,
+    summary: str,
+    description: str,
+    example: str,
+) -> None:
+    """Add a command that takes the name of a job and nothing else."""
+    parser = subparsers.add_parser(
+        command,
+        help=summary,
+        description=description,
+        epilog=f"example:\n  {example}\n",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="name of the job")
     add_target_options(parser)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import connected
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.options import add_output_option, add_target_options, connect
@@ -36,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="speed and memory of the jobs that run",
         description="Show speed, memory and waiting of the jobs that run, as they say themselves.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="name of the job (default: all that run)")
     add_output_option(parser)

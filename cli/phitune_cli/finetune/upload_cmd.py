@@ -6,6 +6,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import connected
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.helper_pod import CONTAINER, helper_pod
@@ -42,7 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="copy pictures and jsonl onto a claim",
         description="Copy a folder or a file onto the volume of a claim, checked by hash.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or file to copy")
     parser.add_argument(

@@ -65,7 +65,6 @@ def beside_volume_of(
             claim_of(job),
             chosen or image_of_operator(cluster),
             pull_secrets=secrets,
-            beside=job["metadata"]["name"],
             say=say,
         ) as name,
         connected(cluster, name, CONTAINER) as agent,

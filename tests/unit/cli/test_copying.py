@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phitune_cli.finetune import download as downloading
+from phitune_cli.finetune import report_cmd, volume_agent
 from phitune_cli.finetune import upload as uploading
-from phitune_cli.finetune import volume_agent
 from phitune_cli.finetune.agent import Agent
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.download import download, list_folder
@@ -196,6 +196,14 @@ def test_a_volume_that_names_a_place_outside_of_the_folder_writes_nothing(name: 
 
     with pytest.raises(Problem, match="nothing is written there"):
         list_folder(Agent(Hostile()), "export")
+
+
+def test_a_report_of_any_size_comes_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_cmd, "PIECE", 1000)
+    (tmp_path / "report.html").write_bytes(page := os.urandom(3500))
+    job = {"status": {"artifacts": {"report": "report.html"}}}
+    with agent_at(tmp_path) as agent:
+        assert report_cmd.read_report(agent, job) == page
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/hostname"])

@@ -20,7 +20,7 @@ import yaml
 
 from harness.cluster import REPOSITORY
 from phitune_cli.finetune.connection import Cluster, Target
-from phitune_cli.finetune.helper_pod import manifest, why_it_waits
+from phitune_cli.finetune.helper_pod import is_in_vain, manifest, nodes_with, why_it_waits
 from phitune_cli.finetune.main import COMMANDS, main
 from phitune_cli.finetune.problems import WrongInput
 from phitune_cli.finetune.volumes import image_of_operator
@@ -339,7 +339,7 @@ def test_a_log_whose_connection_ends_before_its_pod_is_gone_on_with(
 
 
 def test_a_helper_pod_is_what_restricted_namespaces_admit() -> None:
-    pod = manifest("phitune-volume-a", "claim." + "x" * 80, "image:1", pull_secrets=["s"], beside="receipts")
+    pod = manifest("phitune-volume-a", "claim." + "x" * 80, "image:1", pull_secrets=["s"])
     spec, (container,) = pod["spec"], pod["spec"]["containers"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -356,8 +356,45 @@ def test_a_helper_pod_that_waits_says_for_what_and_one_that_waits_in_vain_ends()
     pulled = {"image": "x:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such tag"}}}
     assert why_it_waits({"containerStatuses": [pulled]}) == (
         "ErrImagePull: no such tag (image x:1); --image names another",
-        True,
+        "ErrImagePull",
     )
     placed = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nodes"}
-    assert why_it_waits({"conditions": [placed]}) == ("Unschedulable: no nodes", False)
-    assert why_it_waits({}) == ("", False)
+    assert why_it_waits({"conditions": [placed]}) == ("Unschedulable: no nodes", "Unschedulable")
+    assert why_it_waits({}) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds", "in_vain"),
+    [
+        pytest.param("ErrImagePull", 5, False, id="a registry that failed once is asked again"),
+        pytest.param("ImagePullBackOff", 70, True, id="one that fails for a minute is not waited for"),
+        pytest.param("InvalidImageName", 0, True, id="a name that is none"),
+        pytest.param("Unschedulable", 200, False, id="a node may become free"),
+    ],
+)
+def test_an_image_is_waited_for_as_long_as_it_may_come(reason: str, seconds: float, in_vain: bool) -> None:
+    assert is_in_vain(reason, seconds) is in_vain
+
+
+def test_a_helper_pod_goes_where_the_volume_is_in_use() -> None:
+    def having(claim: str, node: str | None, phase: str = "Running") -> dict[str, Any]:
+        volumes = [
+            {"name": "a", "emptyDir": {}},
+            {"name": "b", "persistentVolumeClaim": {"claimName": claim}},
+        ]
+        spec = {"volumes": volumes} | ({"nodeName": node} if node else {})
+        return {"spec": spec, "status": {"phase": phase}}
+
+    pods = [
+        having("receipts", "b"),
+        having("receipts", "a", "Pending"),
+        having("receipts", "b"),
+        having("receipts", "gone", "Succeeded"),
+        having("receipts", None, "Pending"),
+        having("other", "c"),
+    ]
+    assert nodes_with("receipts", pods) == ["a", "b"]
+    wishes = manifest("a", "receipts", "image:1", nodes=["a", "b"])["spec"]["affinity"]["nodeAffinity"]
+    (preferred,) = wishes.values()
+    assert [one["preference"]["matchFields"][0]["values"] for one in preferred] == [["a"], ["b"]]
+    assert "affinity" not in manifest("a", "receipts", "image:1")["spec"]

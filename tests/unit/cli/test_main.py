@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from harness.cluster import REPOSITORY
+from phitune_cli.arguments import HelpFormatter
 from phitune_cli.main import COMMANDS, main
+
+MAKERS = ("check", "digits", "ucf101")
+"""Subcommands of `phitune data`."""
 
 
 def test_help_names_every_command_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +38,34 @@ def test_help_of_every_command_shows_how_it_is_called(
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"usage: phitune {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in COMMANDS), *(["data", name] for name in MAKERS)]
+)
+def test_no_help_is_wider_than_80_columns(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if len(line) > 80] == []
+    assert "example" in said
+
+
+def test_an_example_too_long_for_the_terminal_goes_on_under_its_comment() -> None:
+    formatter = HelpFormatter("phitune", width=44)
+    formatter.add_text(
+        "Two lines of\nprose are one.\n\nexamples:\n  phitune run a.yaml   fine-tune it right here"
+    )
+    assert formatter.format_help().splitlines() == [
+        "Two lines of prose are one.",
+        "",
+        "examples:",
+        "  phitune run a.yaml   fine-tune it right",
+        "                       here",
+    ]
 
 
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:

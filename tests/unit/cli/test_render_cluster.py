@@ -198,6 +198,8 @@ def test_what_may_not_be_read_is_said_and_taken_to_be_in_order(server: Server, r
 def test_nodes_that_may_not_be_read_end_with_77(server: Server, render: Any) -> None:
     server.forbidden = {"nodes"}
     assert render()[0] == 77
+    code, _, err = render({"resources": {"nodes": 1, "gpusPerNode": 0}})
+    assert (code, "not known whether nodes are large enough" in err) == (0, True), "on CPU any will do"
 
 
 def test_cluster_that_does_not_answer_ends_with_69(server: Server, render: Any, tmp_path: Path) -> None:

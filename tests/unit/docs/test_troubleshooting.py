@@ -1,0 +1,44 @@
+"""docs/troubleshooting.md has messages that the product prints, word for word, and every bad end."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.cluster import REPOSITORY
+from harness.messages import says, texts, texts_of_product
+from phitune_operator.remedies import REMEDIES
+
+PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
+MESSAGES = re.findall(r"^\| (`+) ?(.+?) ?\1 \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", [message for _, message in MESSAGES])
+def test_a_message_of_the_page_is_one_that_the_product_prints(message: str) -> None:
+    assert says(texts_of_product(REPOSITORY), message)
+
+
+def test_there_is_a_message_in_every_row() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(MESSAGES) == sum(not row.startswith("| message |") for row in rows) > 70
+
+
+def test_every_bad_end_of_a_gang_is_on_the_page() -> None:
+    assert set(REMEDIES) <= set(re.findall(r"`([A-Z][A-Za-z]+)`", PAGE))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_said"),
+    [
+        pytest.param('fail(f"the volume {name} is full; enlarge it")', True, id="as it is"),
+        pytest.param('fail(f"the volume {name} has no room; enlarge it")', False, id="other words"),
+        pytest.param('fail(f"volume {name} is full; enlarge it, please")', False, id="more words"),
+        pytest.param('fail("the volume " + name + " is full; " f"enlarge {it}")', True, id="put together"),
+        pytest.param('"""the volume data is full; enlarge it"""', False, id="a docstring"),
+        pytest.param('# "the volume data is full; enlarge it"', False, id="a comment"),
+        pytest.param('fail(f"{what}; enlarge it")', False, id="next to nothing of it"),
+    ],
+)
+def test_a_message_whose_wording_changes_is_noticed(source: str, is_said: bool) -> None:
+    assert bool(says(texts(source), "the volume data is full; enlarge it")) is is_said
