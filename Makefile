@@ -1,6 +1,7 @@
 # Every target is idempotent and thin: the work is in hack/ and in the packages. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+release = $(IMAGE) $(if $(TAG),--tag $(TAG)) $(if $(REGISTRY),--push $(REGISTRY)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
 PYTHON := .venv/bin/python
 # The locked Go toolchain comes before whatever this machine has.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -10,11 +11,11 @@ unexport KUBECONFIG
 override KUBECONFIG :=
 endif
 
-.PHONY: help setup demo test test-chaos test-unit bench-trainer bench-operator lint format generate lock docs images \
-        cluster-up cluster-down cluster-status clean
+.PHONY: help setup demo test test-addons test-chaos test-torch210 test-unit bench-trainer bench-operator lint format \
+        generate lock docs images bundle cluster-up cluster-down cluster-status clean
 
 help: ## Show this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## Install the locked packages into .venv, with the command .venv/bin/phitune
 	@hack/setup
@@ -23,12 +24,18 @@ demo: setup ## Fine-tune on a real Kubernetes, from nothing to the score (KUBECO
 	@$(PYTHON) hack/demo
 
 test: setup ## Run every test: unit, integration, end to end (builds images and the local cluster)
-	@$(PYTHON) $(if $(KUBECONFIG),hack/images build $(if $(REGISTRY),--push $(REGISTRY)),hack/demo --build-only)
-	@$(PYTHON) -m pytest -m "not chaos or quick"
+	@$(PYTHON) hack/run_tests.py
+
+test-addons: setup ## Run the tests on a local cluster with Kueue and other projects' controllers (compiles them first)
+	@$(PYTHON) hack/demo --build-only
+	@$(PYTHON) -m pytest -m addons tests/addons
 
 test-chaos: setup ## Break what can break on a local cluster, into build/chaos.json (under 75 minutes)
 	@$(PYTHON) hack/demo --build-only
-	@$(PYTHON) -m pytest -m chaos tests/chaos tests/e2e/test_kueue.py --chaos-report build/chaos.json
+	@$(PYTHON) -m pytest -m chaos tests/chaos --chaos-report build/chaos.json
+
+test-torch210: ## Run the trainer's unit tests on the packages of the image for V100 (in build/torch210, 7 GB)
+	@hack/test-torch210
 
 test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
 	@$(PYTHON) -m pytest -n auto -m "not slow" tests/unit
@@ -48,14 +55,18 @@ lint: setup ## Check style, types, import rules, locks and generated files
 	@$(PYTHON) hack/lock.py --check
 	@$(PYTHON) -m phitune_operator.schema --check
 	@$(PYTHON) hack/chart_readme.py --check
+	@$(PYTHON) hack/recipe_memory.py --check
+	@$(PYTHON) hack/which_gpu.py --check
 
 format: setup ## Let ruff mend what it can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-generate: setup ## Write what is made of other files: the CRD and its reference from api.py, the chart's README
+generate: setup ## Write what is made of other files: the CRD and its reference, the chart's README, tables of docs/
 	@$(PYTHON) -m phitune_operator.schema
 	@$(PYTHON) hack/chart_readme.py
+	@$(PYTHON) hack/recipe_memory.py
+	@$(PYTHON) hack/which_gpu.py
 
 lock: setup ## Resolve requirements/*.txt anew within pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(PYTHON) hack/lock.py $(if $(UPGRADE),--upgrade)
@@ -63,8 +74,11 @@ lock: setup ## Resolve requirements/*.txt anew within pyproject.toml (UPGRADE=1:
 docs: ## Build the documentation into site/
 	@hack/docs
 
-images: setup ## Build both images into the cache (REGISTRY= TAG=: push them as well)
-	@$(PYTHON) hack/images build $(if $(TAG),--tag $(TAG)) $(if $(REGISTRY),--push $(REGISTRY))
+images: setup ## Build the release's images: operator, trainer in three builds (TAG=; REGISTRY=: push; IMAGE=: one of them)
+	@$(PYTHON) hack/images build --release $(release)
+
+bundle: setup ## Write the release's images, chart and CRDs as one archive, build/phitune-bundle.tar (TAG=; BASE_IMAGE=)
+	@$(PYTHON) hack/images build --release --bundle build/phitune-bundle.tar $(release)
 
 cluster-up: setup ## Start a local Kubernetes of two nodes (NODES=n for another number)
 	@$(PYTHON) hack/cluster build

@@ -18,9 +18,11 @@ from harness.installed import Installed, install, uninstall
 from harness.lab import Lab
 from harness.provision import provided_cluster
 
-SUITES = ("unit", "integration", "e2e", "chaos", "security")
+SUITES = ("unit", "integration", "e2e", "chaos", "addons", "security")
 """Folders of tests, in the order in which they run: what fails fastest comes first; `security` looks back
 on what the others have done."""
+ON_A_CLUSTER = ("e2e", "chaos", "addons", "security")
+"""Suites all of whose tests need a cluster; of the others, those that ask for the fixture do."""
 
 
 def pytest_configure() -> None:
@@ -29,12 +31,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the suites in order, and mark each test but the unit tests with the name of its suite."""
+    """Run the suites in order; mark tests with their suite, but for `unit`, and where they need a cluster."""
     here = Path(__file__).parent
     suites = {item: item.path.relative_to(here).parts[0] for item in items}
     for item, suite in suites.items():
         if suite != "unit":
             item.add_marker(suite)
+        if suite in ON_A_CLUSTER or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
     items.sort(key=lambda item: SUITES.index(suites[item]))
 
 
