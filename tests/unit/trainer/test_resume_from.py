@@ -88,7 +88,12 @@ def test_of_a_run_with_damage_the_newest_good_checkpoint_is_taken(make_config: A
     ("folder", "changes", "message"),
     [
         pytest.param("data/colors", {}, "is neither the folder of a run", id="no run"),
-        pytest.param(f"{FIRST}/incarnations/0001/checkpoints/step-00000009", {}, "manifest.json is missing", id="absent"),
+        pytest.param(
+            f"{FIRST}/incarnations/0001/checkpoints/step-00000009",
+            {},
+            "manifest.json is missing",
+            id="absent",
+        ),
         pytest.param(FIRST, LORA, "method: was full, now lora", id="another method"),
         pytest.param(FIRST, {"freezeVision": True}, "freezeVision: was False, now True", id="frozen"),
         pytest.param(FIRST, {"model": {"path": "models/other"}}, "model.path: was models/tiny", id="model"),
