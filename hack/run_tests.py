@@ -57,22 +57,23 @@ def run_all() -> int:
         report(name).unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    with CLUSTER_LOG.open("wb") as log:
-        cluster = start("cluster", output=log)
-    print(f"Those that need a cluster run beside these, into {CLUSTER_LOG.relative_to(ROOT)}.", flush=True)
-    # The cluster's tests have deadlines; these give way to them.
-    python = start("python", priority=("nice", "-n", "10"))
+    started: list[Tests] = []
     try:
+        with CLUSTER_LOG.open("wb") as log:
+            started.append(cluster := start("cluster", output=log))
+        print(f"Those that need a cluster run beside these, into {CLUSTER_LOG.relative_to(ROOT)}.", flush=True)
+        # The cluster's tests have deadlines; these give way to them.
+        started.append(python := start("python", priority=("nice", "-n", "10")))
         statuses = [python.wait(), show(CLUSTER_LOG, cluster)]
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         print("\nInterrupted: both kinds of tests tidy up.", flush=True)
-        for process in (python, cluster):
+        for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
-        python.wait()
-        cluster.wait()
+        for process in started:
+            process.wait()
         return INTERRUPTED
     print(total([report(name) for name in PARTS]))
     return max(map(abs, statuses))  # negative: the signal that killed it

@@ -15,6 +15,7 @@ from phitune_operator.cluster_settings import NetworkProfile
 from phitune_operator.defaults import cpu_request, memory_limit, shared_memory
 from phitune_operator.fields import quantity
 from phitune_operator.placement import Node, Placement
+from phitune_operator.policies.free import leaves_it_to_others
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.memory import GIB, gib, host_bytes, setup_of
 
@@ -42,7 +43,7 @@ def share_of(spec: FineTuneJobSpec, train: TrainConfig, placement: Placement) ->
     usual = Share(cpu=cpu_request(spec), memory=memory_limit(spec, train))
     told = [node for node in placement.nodes if node.cpu is not None and node.memory is not None]
     if gpus == 0:
-        if told:
+        if told and not leaves_it_to_others(spec):
             _check_on_cpu(spec, train, usual, told)
         return usual
     if len(told) < num_nodes:
