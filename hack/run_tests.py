@@ -61,7 +61,7 @@ def run_all() -> int:
     try:
         with CLUSTER_LOG.open("wb") as log:
             started.append(cluster := start("cluster", output=log))
-        print(f"Those that need a cluster run beside these, into {CLUSTER_LOG.relative_to(ROOT)}.", flush=True)
+        print(f"Those that need a cluster run beside, into {CLUSTER_LOG.relative_to(ROOT)}.", flush=True)
         # The cluster's tests have deadlines; these give way to them.
         started.append(python := start("python", priority=("nice", "-n", "10")))
         statuses = [python.wait(), show(CLUSTER_LOG, cluster)]

@@ -1,9 +1,9 @@
 """What a frozen vision part makes of a picture, kept from one epoch, or one scoring, to the next.
 
 As files in /dev/shm, which is memory: the ranks of a pod share them, since the next epoch gives a picture to
-whichever of them. What is kept stays; where there is no more room, no more is kept: pictures come up about as
-often as each other, once an epoch or scoring. Whatever goes wrong with the files, a picture that is not kept is
-embedded again: no run ends for it.
+whichever of them. What is kept stays; where there is no more room, no more is kept: pictures come up about
+as often as each other, once an epoch or scoring. Whatever goes wrong with the files, a picture that is not
+kept is embedded again: no run ends for it.
 """
 
 import hashlib
