@@ -58,7 +58,11 @@ NOTHING: dict[str, list[str]] = {kind: [] for kind in KINDS}
 
 
 def conditions(obj: Object | None) -> set[str]:
-    return {one["type"] for one in (obj or {})["status"]["conditions"] if one["status"] == "True"}
+    return {
+        one["type"]
+        for one in ((obj or {}).get("status") or {}).get("conditions", [])
+        if one["status"] == "True"
+    }
 
 
 @pytest.mark.parametrize(
