@@ -35,8 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     suites = {item: item.path.relative_to(here).parts[0] for item in items}
     for item, suite in suites.items():
-        if suite != "unit":
-            item.add_marker(suite)
+        if suite == "unit":
+            continue
+        item.add_marker(suite)
         if suite in ON_A_CLUSTER or "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
     items.sort(key=lambda item: SUITES.index(suites[item]))

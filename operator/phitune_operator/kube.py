@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
+from phitune_operator import metadata_list
 from phitune_operator.kinds import POD, Kind, Object
 from phitune_operator.metrics import Metrics
 from phitune_operator.names import MANAGER
@@ -23,7 +24,8 @@ LIST_PAGE = 500
 """Objects in one answer to a LIST."""
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
 METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 """HTTP's word for Kubernetes' verb."""
 
@@ -103,16 +105,18 @@ class Kube:
     ) -> AsyncIterator[Sequence[Object]]:
         """Give every object that the selectors match, page by page: who keeps none needs memory for one.
 
-        With `is_metadata`, objects have nothing but that, and cost the API server and us a fraction.
+        With `is_metadata`, objects have nothing but what tells of metadata whose they are and how old: they
+        cost the API server and us a fraction.
         """
         query = {"limit": str(LIST_PAGE)}
         if labels:
             query["labelSelector"] = labels
         if fields:
             query["fieldSelector"] = fields
-        accept = METADATA_LIST if is_metadata else JSON
+        accept, read = (metadata_list.CONTENT_TYPE, metadata_list.read) if is_metadata else (JSON, json.loads)
         while True:
-            page = await self._json("list", f"{kind.path(namespace)}?{urlencode(query)}", accept=accept)
+            path = f"{kind.path(namespace)}?{urlencode(query)}"
+            page: Object = read(await self._request("list", path, accept=accept))
             token = (page.get("metadata") or {}).get("continue")
             yield page.pop("items", None) or []
             if not token:
@@ -177,10 +181,8 @@ class Kube:
         body: Object | None = None,
         *,
         content_type: str = JSON,
-        accept: str = JSON,
     ) -> Object:
-        data = await self._request(verb, path, body, content_type=content_type, accept=accept)
-        answer: Object = json.loads(data)
+        answer: Object = json.loads(await self._request(verb, path, body, content_type=content_type))
         return answer
 
     async def _request(

@@ -76,9 +76,7 @@ class Resync:
     async def compare(self, kind: Kind) -> None:
         """Find what the watch of a kind has not told, and take it in. Raises ApiError."""
         known_before = self._store.uids(kind)
-        listed = [
-            obj async for page in self._pages(kind, is_metadata=True) for obj in map(_without_noise, page)
-        ]
+        listed = [obj async for page in self._pages(kind, is_metadata=True) for obj in page]
         await asyncio.sleep(WATCH_GRACE)
         missed = self._store.lacking(kind, listed, known_before=known_before)
         self._missed[kind] = self._missed.get(kind, 0) + 1 if missed else 0
@@ -103,9 +101,3 @@ class Resync:
         for namespace in self._namespaces:
             async for page in self._kube.pages(kind, namespace, labels=labels, is_metadata=is_metadata):
                 yield page
-
-
-def _without_noise(obj: Object) -> Object:
-    """Of metadata, what tells whose it is and how old."""
-    wanted = ("namespace", "name", "uid", "resourceVersion", "labels")
-    return {"metadata": {name: obj["metadata"][name] for name in wanted if name in obj["metadata"]}}

@@ -10,10 +10,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from phitune_operator import resync
+from phitune_operator import metadata_list, resync
 from phitune_operator.installed import Installed
 from phitune_operator.kinds import FINETUNEJOB, POD, Key, Object
-from phitune_operator.kube import METADATA_LIST, Kube
+from phitune_operator.kube import Kube
 from phitune_operator.metrics import Metrics
 from phitune_operator.names import LABEL_JOB
 from phitune_operator.queue import WorkQueue
@@ -47,7 +47,7 @@ class Server:
         plural = request.path.rpartition("/")[2]
         if plural == "v1":
             return web.json_response({"resources": [{"name": "pytorchjobs"}]})
-        is_metadata = request.headers["Accept"] == METADATA_LIST
+        is_metadata = request.headers["Accept"] == metadata_list.CONTENT_TYPE
         self.asked.append((plural, is_metadata))
         objects = self.objects.get(plural, [])
         at = int(request.query.get("continue", 0))
