@@ -64,7 +64,7 @@ class Placement(Group):
     image: str | None = None
     """Trainer image, pinned at the first attempt; spec.image goes before it."""
     default_image: str | None = None
-    """Trainer image that the operator chose, where spec.image names another one."""
+    """Trainer image that the operator chose, or first got, where spec.image names another one."""
     backend: str | None = None
     """Kind of object that runs the gangs, pinned at the first attempt."""
     build: str | None = None

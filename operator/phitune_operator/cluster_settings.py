@@ -5,9 +5,9 @@ start and by `phitune render --cluster`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Self, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from phitune_operator.builds import BUILDS
 from phitune_operator.fields import ENV_NAME, Bytes, Cpu, Group, LabelKey, Labels, LabelValue, ObjectName
@@ -35,6 +35,12 @@ class Pool(Group):
     """Nodes that it grows to."""
     labels: Labels = Field(min_length=1)
     """Labels that its nodes have from their first moment, by which the autoscaler knows the pool."""
+
+    @model_validator(mode="after")
+    def _has_gpus_with_their_product(self) -> Self:
+        if bool(self.product) != bool(self.gpus_per_node):
+            raise ValueError("product names the GPUs of a pool, and is empty where gpusPerNode is 0")
+        return self
 
 
 class NetworkProfile(Group):

@@ -141,8 +141,7 @@ def _first_that_will_do(seen: Observed) -> Decision:
     """
     refusal: BlockedError | None = None
     tight: Decision | None = None
-    nodes = near_volume(seen.nodes or (), seen.claim)
-    for placement in candidates(nodes, wish_of(seen.spec), seen.settings.pools):
+    for placement in _candidates(seen):
         try:
             decision = _decide(seen, placement)
         except BlockedError as problem:
@@ -155,6 +154,20 @@ def _first_that_will_do(seen: Observed) -> Decision:
         return tight
     assert refusal is not None
     raise refusal
+
+
+def _candidates(seen: Observed) -> list[Placement]:
+    everywhere = seen.nodes or ()
+    nodes = near_volume(everywhere, seen.claim)
+    try:
+        return candidates(nodes, wish_of(seen.spec), seen.settings.pools)
+    except BlockedError as problem:
+        if len(nodes) == len(everywhere):
+            raise
+        elsewhere = (
+            f"{len(everywhere) - len(nodes)} node(s) outside the zone of the job's volume do not count"
+        )
+        raise BlockedError(problem.reason, f"{problem.message}; {elsewhere}") from problem
 
 
 def _decide(seen: Observed, placement: Placement) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -169,12 +170,28 @@ def test_restart_keeps_the_build_whatever_images_there_are_then() -> None:
     assert plan(later).status["placement"] == first["placement"]
 
 
+GPUS_OF_NO_PRODUCT = json.dumps(
+    [
+        {
+            "name": "a",
+            "product": "",
+            "gpusPerNode": 8,
+            "cpu": 96,
+            "memory": "1Ti",
+            "maxNodes": 1,
+            "labels": {"pool": "a"},
+        }
+    ]
+)
+
+
 @pytest.mark.parametrize(
     ("read", "name", "value", "said"),
     [
         (trainer_images, "PHITUNE_TRAINER_IMAGES", '{"fast": "a"}', "there is no build fast"),
         (trainer_images, "PHITUNE_TRAINER_IMAGES", "[]", "PHITUNE_TRAINER_IMAGES"),
         (pools, "PHITUNE_POOLS", '[{"name": "a"}]', r"\[0\].product"),
+        (pools, "PHITUNE_POOLS", GPUS_OF_NO_PRODUCT, "product names the GPUs of a pool"),
         (network_profiles, "PHITUNE_NETWORK_PROFILES", '[{"product": "A", "env": {"1": "b"}}]', "env"),
     ],
 )

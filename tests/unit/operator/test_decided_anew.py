@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.jobs import merged
 from harness.operator_view import PREPARED, condition, observed, pod
 from phitune_operator import names
+from phitune_operator.blocked import BlockedError
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import CONFIG_MAP, JOB, PYTORCHJOB, Kind, Object
 from phitune_operator.observed import Create, Delete, Observed, Plan
@@ -232,6 +233,9 @@ def test_job_goes_where_its_volume_was_made_and_not_to_better_gpus_elsewhere() -
     assert condition(plan(job(held, claim=claim)).status, "Running")["reason"] == "NoRoom"
     no_zones = [node("H100", name="h100"), node("A100-80GB", name="a100")]
     assert subject_of(job(no_zones, claim=claim))[1]["product"] == "H100"
+    only_h100 = {"resources": {"gpuProducts": ["H100"]}}
+    with pytest.raises(BlockedError, match="outside the zone of the job's volume do not count"):
+        subject_of(job(cluster, spec=only_h100, claim=claim))
 
 
 def test_gang_uses_nodes_of_several_zones_where_its_volume_is_a_share_on_the_network() -> None:
