@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.cluster import Cluster, wait_for
+from harness.crd import installed_crd
 from harness.ranks import free_port
 
 LEASE = "two-operators"
@@ -46,17 +47,18 @@ class Operator:
 
 @pytest.fixture
 def operators(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[list[Operator]]:
-    first = Operator(cluster, namespace, tmp_path / "first")
-    started = [first]
-    try:
-        first.wait_until_it_says("serving", 60)
-        started.append(Operator(cluster, namespace, tmp_path / "second"))
-        started[1].wait_until_it_says("waiting for Lease", 60)
-        yield started
-    finally:
-        for operator in started:
-            operator.process.kill()
-            operator.process.wait(30)
+    with installed_crd(cluster):
+        first = Operator(cluster, namespace, tmp_path / "first")
+        started = [first]
+        try:
+            first.wait_until_it_says("serving", 60)
+            started.append(Operator(cluster, namespace, tmp_path / "second"))
+            started[1].wait_until_it_says("waiting for Lease", 60)
+            yield started
+        finally:
+            for operator in started:
+                operator.process.kill()
+                operator.process.wait(30)
 
 
 def test_the_second_takes_over_in_time_when_the_first_is_killed(operators: list[Operator]) -> None:
