@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from harness.jobs import finetunejob
+from harness.no_ranks import NobodyToAsk
 from harness.operator_view import condition
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator.kinds import PYTORCHJOB, WATCHED, Key, Kind, Object, name_of
@@ -44,21 +45,6 @@ class LosingItsKind(SimulatedCluster):
     def _refuse(self, kind: Kind) -> None:
         if kind == PYTORCHJOB and not self.is_served:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
-
-
-class NobodyToAsk:
-    """Rank 0 cannot be reached."""
-
-    async def poll(self, *_: Any, **__: Any) -> tuple[None, None]:
-        return None, None
-
-    num_asked = 0
-
-    def due_in(self, _: Key, *, every: float) -> float:
-        return every
-
-    def forget(self, key: Key) -> None:
-        pass
 
 
 def test_a_job_whose_kind_of_gang_is_gone_says_so_and_goes_on_when_it_is_back() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.jobs import finetunejob
+from harness.no_ranks import NobodyToAsk
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator import reconcile
 from phitune_operator.kinds import EVENT, PYTORCHJOB, Key, Kind, Object, name_of, uid_of
@@ -30,21 +31,6 @@ from phitune_operator.store import Store
 KEYS = [Key("team", "digits"), Key("team", "letters")]
 
 
-class Nobody:
-    """No rank 0 answers."""
-
-    async def poll(self, *_: Any, **__: Any) -> tuple[None, None]:
-        return None, None
-
-    num_asked = 0
-
-    def due_in(self, _: Key, *, every: float) -> float:
-        return every
-
-    def forget(self, key: Key) -> None:
-        pass
-
-
 class Operator:
     """An operator of two jobs, and what it logs."""
 
@@ -59,7 +45,7 @@ class Operator:
         handler.setFormatter(JsonFormatter())
         monkeypatch.setattr(LOGGER, "handlers", [handler])
         cluster: Any = self.cluster
-        observer = Observer(cluster, self.store, Nobody(), Settings(trainer_image="i"))  # type: ignore[arg-type]
+        observer = Observer(cluster, self.store, NobodyToAsk(), Settings(trainer_image="i"))  # type: ignore[arg-type]
         clock = lambda: datetime(2026, 1, 1, tzinfo=UTC)  # noqa: E731
         self.reconciler = Reconciler(cluster, self.store, WorkQueue(), observer, self.metrics, clock=clock)
 

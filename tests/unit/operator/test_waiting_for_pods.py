@@ -45,6 +45,18 @@ KEY = Key("team", "digits")
 STUCK = replace(pod(1, phase="Pending"), is_ready=False, bad_image="trainer:nope")
 
 
+def looked_at(cluster: SimulatedCluster, store: Store) -> Observed:
+    """What the operator sees of the job once the watches have told all that there is."""
+    for kind in WATCHED:
+        for obj in cluster.of_kind(kind):
+            store.absorb(kind, obj)
+    unused: Any = None
+    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
+    seen = asyncio.run(observer.observe(KEY, now=NOON))
+    assert seen is not None
+    return seen
+
+
 def waiting(*, for_so_long: timedelta, reason: str = "NoImage") -> Observed:
     """A gang one of whose pods cannot have its image, and when the job was told of that."""
     status = copy.deepcopy(PREPARED)
@@ -135,13 +147,7 @@ def test_nodes_are_not_read_while_pods_of_the_last_gang_hold_them(
         "status": {"phase": phase},
     }
     cluster.put_new(left)
-    for kind in WATCHED:
-        for obj in cluster.of_kind(kind):
-            store.absorb(kind, obj)
-    unused: Any = None
-    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
-    seen = asyncio.run(observer.observe(KEY, now=NOON))
-    assert seen is not None
+    seen = looked_at(cluster, store)
     assert [pod.phase for pod in seen.gang_pods] == [phase]
     assert len(read) == num_reads
 
@@ -251,12 +257,6 @@ def test_whoever_was_to_make_the_pods_is_heard_when_they_are_refused(
             "message": "is forbidden: exceeded quota: small",
         }
     )
-    for kind in WATCHED:
-        for obj in cluster.of_kind(kind):
-            store.absorb(kind, obj)
-    unused: Any = None
-    observer = Observer(cluster, store, ProgressPoller(unused), Settings(trainer_image="i"))  # type: ignore[arg-type]
-    seen = asyncio.run(observer.observe(KEY, now=NOON))
-    assert seen is not None
+    seen = looked_at(cluster, store)
     assert seen.refusal is not None
     assert seen.refusal.reason == "QuotaExceeded"
