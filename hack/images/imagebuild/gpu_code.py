@@ -101,5 +101,5 @@ def _architecture(text: str) -> Architecture:
 
 
 if __name__ == "__main__":
-    lacks = problems(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
-    sys.exit("\n".join(lacks))
+    if lacks := problems(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])):
+        sys.exit("\n".join(lacks))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
+from imagebuild import gpu_code
 from imagebuild.gpu_code import architectures, missing, problems
 from imagebuild.paths import ROOT
 from phitune_operator.builds import BUILDS
@@ -38,6 +41,17 @@ def test_builds_of_the_installed_torch_run_on_every_card_that_placement_sends_th
     same = [build.name for build in BUILDS if build.torch == INSTALLED]
     assert same
     assert [problems(MATRIX, name, site) for name in same] == [[] for _ in same]
+
+
+@pytest.mark.parametrize(("needed", "goes_on"), [("9.0", True), ('9.0", "6.1', False)])
+def test_building_an_image_goes_on_only_with_code_for_all_that_it_is_meant_for(
+    tmp_path: Path, needed: str, goes_on: bool
+) -> None:
+    matrix = tmp_path / "matrix.toml"
+    matrix.write_text(f'[plain]\ncuda = "{torch.version.cuda}"\narchitectures = ["{needed}"]\n')
+    command = [sys.executable, gpu_code.__file__, str(matrix), "plain", str(SITE)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode == 0, ended.stderr == "") == (goes_on, goes_on), ended.stderr
 
 
 def test_library_that_lacks_an_architecture_of_its_build_is_named(tmp_path: Path) -> None:
