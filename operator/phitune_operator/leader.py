@@ -27,7 +27,10 @@ FREE_AFTER = 15.0
 STOP_AFTER = 10.0
 """Seconds since its last renewal after which a holder stops; the rest is for what it has under way."""
 EVERY = 3.0
-"""Seconds between two renewals, and between two looks of those who wait."""
+"""Seconds between two renewals."""
+LOOK = 1.0
+"""Seconds between two looks of those who wait. A failover may take twice that beyond FREE_AFTER: the last
+renewal may be seen so late, and then the Lease be found free so late."""
 ANSWER = 5.0
 """Seconds that a holder waits for an API server that is slow, before it tries once more."""
 SOON = 0.5
@@ -95,7 +98,7 @@ class Leadership:
                 if holder != said:
                     LOGGER.info("waiting for Lease %s/%s, held by %s", self._namespace, self._name, holder)
                     said = holder
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(LOOK)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
