@@ -10,6 +10,9 @@ _WIDEST: Final = 110
 """Columns beyond which text is hard to read."""
 _COMMENT: Final = re.compile(r"(?<=\S) {2,}(?=\S)")
 """Between an example and what it does."""
+_COMMAND: Final = re.compile(r"  (phitune|kubectl) ")
+_PART: Final = re.compile(r"""(?:-\S+[ ](?!-))?(?:[^\s"]|"[^"]*")+""")
+"""A word of a command, or an option with its value."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -38,10 +41,30 @@ def _wrapped(line: str, width: int) -> list[str]:
         return [line]
     begins = len(line) - len(line.lstrip())
     comment = _COMMENT.search(line)
-    column = comment.end() if comment and comment.end() < width - 20 else begins + 4
+    has_room = comment is not None and comment.end() < width - 20
+    if _COMMAND.match(line) and not has_room:
+        command, words = (line[: comment.start()], line[comment.end() :]) if comment else (line, "")
+        indent = " " * (begins + 4)
+        return [
+            *_continued(command, width, indent),
+            *textwrap.wrap(words, width, initial_indent=indent, subsequent_indent=indent),
+        ]
+    column = comment.end() if comment and has_room else begins + 4
     return textwrap.wrap(
         line, width, subsequent_indent=" " * column, break_long_words=False, break_on_hyphens=False
     )
+
+
+def _continued(command: str, width: int, indent: str) -> list[str]:
+    """A command on as many lines as it takes, which a shell reads as one."""
+    first, *parts = _PART.findall(command)
+    lines = [f"  {first}"]
+    for part in parts:
+        if len(f"{lines[-1]} {part} \\") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(f"{indent}{part}")
+    return [*(f"{line} \\" for line in lines[:-1]), lines[-1]]
 
 
 def positive(text: str) -> int:

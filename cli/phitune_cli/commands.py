@@ -1,14 +1,16 @@
 """A command with subcommands, of which only the ones that are wanted are imported."""
 
 import argparse
+import difflib
 import importlib
-import os
 import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
 from phitune_cli.arguments import HelpFormatter
+from phitune_cli.file_problems import drop_output, file_problem
 from phitune_trainer.exit_codes import USER_ERROR
+from phitune_trainer.plain_text import inert
 
 
 class Command(NamedTuple):
@@ -68,6 +70,8 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     parser, modules = parser_of(front, [] if wanted is None else [wanted])
+    if wanted is not None and wanted not in front.commands:
+        parser.error(f"no command {wanted!r}{_meant(wanted, front)} `{front.prog} --help` lists them")
     args = parser.parse_args(arguments)
     if args.version:
         print(f"{front.prog} {version()}")
@@ -92,8 +96,18 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: nothing to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 141
+    except OSError as error:
+        if (problem := file_problem(error)) is None:
+            raise
+        print(inert(f"{front.prog} {wanted}: {problem.message}"), file=sys.stderr)
+        return problem.exit_code
+
+
+def _meant(word: str, front: Front) -> str:
+    near = difflib.get_close_matches(word, front.commands, n=1)
+    return f": did you mean {near[0]}?" if near else "."
 
 
 def version() -> str:

@@ -31,7 +31,7 @@ Read a jsonl file of conversations as training would, and say everything that is
 with its line; how many samples, turns, pictures and tokens it has; and which samples are too long.
 
 A line is one JSON object:
-  {"conversations": [{"images": ["a.jpg"], "user": "What is the total?", "assistant": "12.50"}]}
+  {"conversations": [{"images": ["a.jpg"], "user": "Sum?", "assistant": "9"}]}
 Any number of turns, and in each of them any number of pictures, none too. Paths are relative to --images.
 
 Pictures are opened for their size but not decoded, so that a thousand samples and more are checked in a
@@ -42,7 +42,8 @@ example:
   phitune data check data/receipts/train.jsonl --model models/phi-3.5-vision --max-length 4096
 
 exit codes:
-  0 nothing is wrong, 2 there are problems (samples that are too long are none: training leaves them out)
+  0 nothing is wrong, 2 there are problems
+  (samples that are too long are none: training leaves them out)
 """
 
 

@@ -23,7 +23,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 _EPILOG: Final = """\
 examples:
   phitune data check receipts/train.jsonl     is anything wrong with it?
-  phitune data digits --out data/digits       something to train on, without a download
+  phitune data digits --out data/digits       something small to train on
   phitune data check --help                   more on one kind
 """
 

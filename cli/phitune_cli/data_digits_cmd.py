@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
             if is_kept
             else f"{time.monotonic() - started:.0f} s"
         )
-    except (DataError, OSError) as error:
+    except DataError as error:
         print(f"phitune data digits: {error}", file=sys.stderr)
         return USER_ERROR
     return DONE

@@ -16,12 +16,13 @@ _DESCRIPTION = """\
 Take 8 frames of every video and write them as a data set that task ucf101 trains on.
 
   DIR of --videos                       DIR of --out
-  train/Archery/v_Archery_g01_c01.avi   images/train/Archery/NAME.0.jpg to .7.jpg
-  val/Archery/...                       ucf101_train.jsonl, a line a video: frames, question and class
-  test/Archery/...                      ucf101_val.jsonl, ucf101_test.jsonl
+  train/Archery/v_Archery_g01_c01.avi   images/train/Archery/NAME.[0-7].jpg
+  val/Archery/...                       ucf101_train.jsonl, ucf101_val.jsonl,
+  test/Archery/...                      ucf101_test.jsonl
 
-The class of a video is the name of its folder; any classes will do, and any of the three splits. Frames are
-counted by decoding the video, and the first one of each eighth is taken.
+A line of a jsonl file is a video: its frames, the question and its class. The class is the name of the
+video's folder; any classes will do, and any of the three splits. Frames are counted by decoding the video,
+and the first one of each eighth is taken.
 
 It may be stopped at any moment: run it again with the same folders, and it goes on. A video that cannot be
 read is left out and named at the end, and the exit code is then 2."""
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
                 progress.show(line, is_last=done == total)
 
             result = convert(videos, args.out, workers=args.workers, on_progress=on_progress)
-    except (DataError, OSError) as error:
+    except DataError as error:
         print(f"phitune data ucf101: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:

@@ -36,8 +36,8 @@ _PARTS: Final = {
 
 _EPILOG: Final = f"""\
 examples:
-  phitune estimate job.yaml                            on every GPU that is known by name
-  phitune estimate job.yaml --gpu A100-80GB            by part, and what would fit if it does not
+  phitune estimate job.yaml                      on every GPU that is known
+  phitune estimate job.yaml --gpu A100-80GB      by part, or what would fit
   phitune estimate job.yaml --gpu T4 --gpu L4 --gpus 2
   phitune estimate job.yaml --gpu V100-32GB --nodes 2 --gpus 8
 

@@ -39,7 +39,7 @@ FOLDER and --against are each one of:
   incarnations/0001/eval/step-00000200            an evaluation: its predictions, without asking again
 
 examples:
-  phitune evaluate runs/local/digits/0001/export/merged                      on its run's held-out samples
+  phitune evaluate runs/local/digits/0001/export/merged
   phitune evaluate runs/local/digits/0001/export/merged --against models/base --out compared
   phitune evaluate models/base --task jsonl --data receipts/eval.jsonl --max-samples 50
   phitune evaluate adapter --base models/base --task docvqa --data data/docvqa
@@ -59,7 +59,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=HelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what to score")
-    parser.add_argument("--against", type=Path, metavar="OTHER", help="what to compare it with, on the same")
+    parser.add_argument(
+        "--against", type=Path, metavar="OTHER", help="what to compare it with, on the same samples"
+    )
     parser.add_argument("--base", type=Path, metavar="MODEL", help="base model of adapters outside a run")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="keep predictions.jsonl and metrics.json there (default: no)"
@@ -90,11 +92,6 @@ def main(args: argparse.Namespace) -> int:
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
         print(inert(f"phitune evaluate: {error}"), file=sys.stderr)
         return USER_ERROR
-    except OSError as error:
-        if args.out is None or not str(error.filename).startswith(str(args.out)):
-            raise
-        print(f"phitune evaluate: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return USER_ERROR
     except KeyboardInterrupt:
         if args.out is None:
             raise
@@ -112,13 +109,15 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError(f"--against {args.against}: is FOLDER itself; name another one")
     folders = [args.folder] if args.against is None else [args.against, args.folder]
     sides = {folder: None if is_evaluation(folder) else _locate(folder, args.base) for folder in folders}
-    runs = [located.run for located in reversed(sides.values()) if located is not None and located.run]
+    loaded = [located for located in reversed(sides.values()) if located is not None]
+    runs = [located.run for located in loaded if located.run]
+    crops = [located.num_crops for located in loaded if located.num_crops]
     answered = []
     for folder, located in sides.items():
         if located is None:
             answered.append(_read(folder))
             continue
-        config = held_out_config(args, runs[0] if runs else None)
+        config = held_out_config(args, runs[0] if runs else None, trained_crops=crops[0] if crops else None)
         out = args.out if folder == args.folder or args.out is None else args.out / "against"
         answered.append(_answer(located, config, choose_device(args.precision), out))
     mine = answered[-1]

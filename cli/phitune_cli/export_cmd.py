@@ -81,11 +81,6 @@ def main(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return FAULT
-    except OSError as error:
-        if args.to is None or not _is_below(error.filename, args.to.parent):
-            raise
-        print(f"phitune export: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return USER_ERROR
     return DONE
 
 
@@ -121,10 +116,6 @@ def export(args: argparse.Namespace) -> None:
             print(address)
     if args.form == "json":
         print(json.dumps({"kind": kind, "path": str(out), "pushedTo": address}))
-
-
-def _is_below(path: object, folder: Path) -> bool:
-    return isinstance(path, str) and Path(path).resolve().is_relative_to(folder.resolve())
 
 
 def is_already(located: "Located", kind: "Kind") -> bool:

@@ -33,7 +33,13 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--split", metavar="NAME", help="which held-out split, where the task has several")
     group.add_argument("--max-samples", type=positive, metavar="N", help="only the first N samples")
-    group.add_argument("--num-crops", type=_crops, metavar="N", help="most crops of a picture, 1 to 16")
+    group.add_argument(
+        "--num-crops",
+        type=_crops,
+        metavar="N",
+        help="most crops of a picture, 1 to 16 (default: as in its training, where that is known, else 16, "
+        "and 4 for ucf101)",
+    )
     group.add_argument(
         "--batch-size",
         type=positive,
@@ -43,8 +49,13 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def held_out_config(args: argparse.Namespace, run: TrainConfig | None) -> TrainConfig:
-    """A config whose held-out samples are the ones to score. UserError where the options name none."""
+def held_out_config(
+    args: argparse.Namespace, run: TrainConfig | None, *, trained_crops: int | None
+) -> TrainConfig:
+    """A config whose held-out samples are the ones to score. UserError where the options name none.
+
+    `trained_crops` are those of a picture in the training of the weights, where that is known without a run.
+    """
     if args.task is not None or args.data is not None:
         config = _named(args, run)
     elif run is not None:
@@ -59,8 +70,8 @@ def held_out_config(args: argparse.Namespace, run: TrainConfig | None) -> TrainC
     if args.images is not None and (config.task != "jsonl" or args.data is None):
         raise UserError(f"--images {args.images}: goes with --task jsonl and --data alone")
     training: dict[str, Any] = {"micro_batch_size": args.batch_size}
-    if args.num_crops is not None:
-        training["num_crops"] = args.num_crops
+    if num_crops := args.num_crops or (trained_crops if run is None else None):
+        training["num_crops"] = num_crops
     data = {"eval": args.split} if args.split is not None else {}
     evaluation = {"enabled": True, "max_samples": args.max_samples or config.evaluation.max_samples}
     return config.model_copy(

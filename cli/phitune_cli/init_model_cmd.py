@@ -11,8 +11,8 @@ from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _EPILOG: Final = """\
 examples:
-  phitune init-model --size tiny --out models/tiny      to try everything on a CPU
-  phitune init-model --size full --out models/full      to measure: the published shapes
+  phitune init-model --size tiny --out models/tiny    to try things on a CPU
+  phitune init-model --size full --out models/full    to measure memory
 
 What is there already stays: --force makes it anew.
 """
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"making {args.out}, size {args.size}, seed {args.seed}", flush=True)
         init_model(args.size, args.out, args.seed, replace=args.force, on_written=_say_written)
         print(f"{args.out}: {check_model(args.out):,} parameters, {time.monotonic() - started:.0f} s")
-    except (ModelFilesError, OSError) as error:
+    except ModelFilesError as error:
         print(f"phitune init-model: {error}", file=sys.stderr)
         return USER_ERROR
     return DONE

@@ -43,23 +43,26 @@ _TRAINER_PACKAGES: Final = (
 _EPILOG: Final = f"""\
 examples:
   phitune run examples/digits.yaml             fine-tune on this machine
-  phitune render examples/digits.yaml          what would `kubectl apply` make of it?
-  phitune estimate job.yaml --gpu A100-80GB    does it fit, and with what settings?
+  phitune render examples/digits.yaml          what would the operator create?
+  phitune estimate job.yaml --gpu A100-80GB    does it fit, and how?
   phitune evaluate runs/local/digits/0001/export/merged
-                                               score what a run left, on what it held out
-  phitune predict --model model/ --image page.png --prompt "What is the total?"
-                                               answer one question
-  phitune report runs/local/digits/0001        its curves, scores and answers on one page
+      score what a run left, on what it held out
+  phitune predict --model model/ --image a.png --prompt "What is the total?"
+      answer one question
+  phitune report runs/local/digits/0001
+      its curves, scores and answers on one page
   phitune export runs/local/digits/0001 --to digits-model
-                                               whole weights of a run's newest checkpoint
+      whole weights of a run's newest checkpoint
   phitune init-model --size tiny --out model/  a base model without a download
   phitune data digits --out data/              pictures of digits to train on
+  phitune data check data/train.jsonl          is anything wrong with it?
   phitune completion bash                      see `phitune completion --help`
   phitune render --help                        more on one command
 
 exit codes:
   0 done, {USER_ERROR} wrong input (the message says what and where),
-  {INTERRUPTED} interrupted with a checkpoint, anything else a fault
+  {INTERRUPTED} interrupted (the same command goes on),
+  130 Ctrl-C with nothing to go on with, anything else a fault
 """
 
 FRONT: Final = Front(

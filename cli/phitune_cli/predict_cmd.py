@@ -62,7 +62,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=int,
         choices=range(1, 17),
         metavar="N",
-        help="most crops of a picture, 1 to 16 (default: as the run trained, else 16)",
+        help="most crops of a picture, 1 to 16 (default: as in its training, where that is known, else 16)",
     )
     add_device_options(parser)
     add_form_option(parser)
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
                 raise UserError(f"--adapter {args.adapter}: is a {kind}; name it with --model alone")
             folder, base = args.adapter, args.model
         located = locate(folder, base)
-        num_crops = args.num_crops or (located.run.training.num_crops if located.run else STILL_CROPS)
+        num_crops = args.num_crops or located.num_crops or STILL_CROPS
         processor = Processor.load(located.model_dir, num_crops)
         question = encode_question(processor, args.prompt, args.image)
         model = choose_device(args.precision).load(located)

@@ -9,17 +9,18 @@ _EPILOG: Final = """\
 examples:
   phitune render examples/digits.yaml
   phitune render -n team-a -o json job.yaml
-  phitune render --cluster job.yaml                    as the operator of the current cluster would decide
+  phitune render --cluster job.yaml     as the current cluster would have it
   cat job.yaml | phitune render - > /dev/null && echo fine
 
-Manifests go to standard output, problems and notes to standard error. The manifests are to be looked at:
-their owner is a job that does not exist yet.
+Manifests go to standard output, problems and notes to standard error. They are there to be looked at, not
+to be applied, for their owner is a job that does not exist yet.
 
 With --cluster, nodes, claims, secrets and the operator's settings are read, by your own rights: what you may
 not read is said, and taken to be in order. Nothing is written.
 
-exit codes: 0 in order; 2 a job has a problem, or the operator would not start it; 69 the cluster does not
-answer; 77 it does not allow what must be read.
+exit codes:
+  0 in order, 2 a job has a problem, or the operator would not start it,
+  69 the cluster does not answer, 77 it does not allow what must be read
 """
 
 

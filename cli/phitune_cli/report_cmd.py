@@ -14,8 +14,10 @@ from phitune_trainer.run_layout import RunLayout
 
 _EPILOG: Final = """\
 examples:
-  phitune report runs/local/digits/0001                    writes report.html into that folder
-  phitune report runs/local/digits/0001 --output now.html  of a run that still trains, say
+  phitune report runs/local/digits/0001
+      writes report.html into that folder
+  phitune report runs/local/digits/0001 --output now.html
+      of a run that still trains, say
 
 The page is one file that needs no network: curves, scores, answers with their pictures, config. A run writes
 it itself at its end; this command writes it anew, and for runs that have not ended or have failed.
@@ -44,12 +46,11 @@ def main(args: argparse.Namespace) -> int:
 
     layout = RunLayout(args.folder.resolve())
     try:
+        if args.output is not None and not args.output.parent.is_dir():
+            raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
         out = str(write_report(layout, out=args.output))
         print(json.dumps({"path": out}) if args.form == "json" else inert(out))
     except UserError as error:
         print(inert(f"phitune report: {error}"), file=sys.stderr)
-        return USER_ERROR
-    except OSError as error:
-        print(inert(f"phitune report: {error.filename}: {error.strerror}"), file=sys.stderr)
         return USER_ERROR
     return DONE

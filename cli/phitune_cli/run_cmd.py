@@ -26,10 +26,11 @@ _NAMESPACE: Final = "local"
 
 _EPILOG: Final = """\
 examples:
-  phitune run examples/digits.yaml                    train here; again: go on, or show that it is complete
-  phitune run examples/digits.yaml --fresh            a new run beside the old ones
-  phitune run job.yaml --workspace /mnt/big           models, data and runs lie there
+  phitune run examples/digits.yaml             train; again: go on with it
+  phitune run examples/digits.yaml --fresh     a new run beside the old ones
+  phitune run job.yaml --workspace /mnt/big    models, data and runs lie there
 
+The job is the same as on a cluster: examples/ has some, docs/reference/finetunejob.md every field.
 Ctrl-C saves and ends; the same command goes on from there. A second Ctrl-C ends at once.
 """
 

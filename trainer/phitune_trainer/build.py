@@ -22,9 +22,9 @@ from phitune_trainer.engine.data_parallel import DataParallel
 from phitune_trainer.engine.world import World
 from phitune_trainer.engine.zero2 import Zero2
 from phitune_trainer.errors import UserError
-from phitune_trainer.evaluate.evaluation import HeldOut, hold_out
+from phitune_trainer.evaluate.evaluation import Embed, HeldOut, hold_out
 from phitune_trainer.evaluate.evaluator import Evaluator
-from phitune_trainer.kept_pictures import choose_kept_pictures
+from phitune_trainer.kept_pictures import KeptPictures, choose_kept_pictures
 from phitune_trainer.logs import StepLog, say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method, prepare_method
@@ -96,6 +96,26 @@ def count_evaluations(config: TrainConfig, step: int, total_steps: int) -> int:
     return before + between + 1
 
 
+def scored_are_kept_from(config: TrainConfig, num_samples: int, *, step: int, total_steps: int) -> int:
+    """The step from which pictures that are scored may take the room for kept ones, for a start at `step`.
+
+    After an epoch where those that are trained on come up more often, else at once: a scoring before the
+    training would leave them no room. A pod scores the same samples each time; of those that it trained on,
+    it finds one in as many as there are pods.
+    """
+    training = config.training
+    epochs = (total_steps - step) * training.global_batch_size / num_samples
+    scorings = count_evaluations(config, step, total_steps)
+    if (epochs - 1) / config.world.nodes <= scorings - 1:
+        return 0
+    return step + math.ceil(num_samples / training.global_batch_size)
+
+
+def _embed_at(pictures: KeptPictures, kept_from: int, step: int) -> Embed:
+    """What embeds the pictures of an evaluation after `step` steps."""
+    return partial(pictures.each, keep=step >= kept_from)
+
+
 def build_run(
     config: TrainConfig,
     world: World,
@@ -159,6 +179,7 @@ def build_run(
         )
     evaluator = None
     if held_out is not None:
+        kept_from = scored_are_kept_from(config, len(samples), step=start.step, total_steps=total_steps)
         evaluator = Evaluator(
             method.model,
             engine.parameters,
@@ -166,7 +187,7 @@ def build_run(
             world,
             layout,
             start.folder,
-            embed=pictures.each if pictures is not None and scores_again else None,
+            embed=partial(_embed_at, pictures, kept_from) if pictures is not None and scores_again else None,
             on_progress=narrator.evaluation_progress,
         )
     return Run(

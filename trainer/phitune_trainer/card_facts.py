@@ -17,6 +17,7 @@ from phitune_trainer.model_config import read_json
 from phitune_trainer.run_layout import RunLayout, step_of
 
 _PACKAGES: Final = ("phitune", "torch", "peft", "bitsandbytes", "transformers", "safetensors")
+_CROPS: Final = "crops of a picture, at most"
 
 
 def facts_of_run(
@@ -50,7 +51,7 @@ def facts_of_run(
     )
 
 
-def facts_of_adapter(folder: Path, base: Path, *, method: str, dtype: str) -> Facts:
+def facts_of_adapter(folder: Path, base: Path, *, method: str, num_crops: int | None, dtype: str) -> Facts:
     """The facts of an adapter that lies in no run: what its own settings say, and no more."""
     settings = read_json(folder / "adapter_config.json")
     names = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
@@ -59,7 +60,10 @@ def facts_of_adapter(folder: Path, base: Path, *, method: str, dtype: str) -> Fa
         method=method,
         base_words=f"the model in the folder {base.resolve().name}",
         dtype=dtype,
-        hyperparameters={f"LoRA {ours}": settings[its] for ours, its in names.items() if its in settings},
+        hyperparameters={
+            **{f"LoRA {ours}": settings[its] for ours, its in names.items() if its in settings},
+            **({} if num_crops is None else {_CROPS: num_crops}),
+        },
         versions=versions(),
         has_published_code=has_published_code(base),
     )
@@ -136,7 +140,7 @@ def _hyperparameters(config: TrainConfig) -> dict[str, object]:
         "optimizer": f"AdamW, betas {ADAM_BETAS}, eps {ADAM_EPS:g}",
         "weight decay": training.weight_decay,
         "gradient clipped to norm": MAX_GRAD_NORM,
-        "crops of a picture, at most": training.num_crops,
+        _CROPS: training.num_crops,
         "tokens of a sample, at most": training.max_length,
         "precision": training.precision,
         "seed": training.seed,

@@ -7,6 +7,7 @@
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,27 +101,25 @@ class Superseded(KnownFault):
 
 _REMEDIES: dict[int, tuple[type[UserError], str]] = {
     errno.EROFS: (VolumeReadOnly, "the file system is read-only; mount the volume read-write"),
-    errno.EACCES: (
-        UserError,
-        "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
-    ),
-    errno.EPERM: (
-        UserError,
-        "permission denied; give this user (in a pod: fsGroup 65532) write access to the folder",
-    ),
     errno.ENOSPC: (VolumeFull, "the volume is full; enlarge it, or lower checkpoint.keep"),
     errno.EDQUOT: (VolumeFull, "the volume's quota is used up; raise it, or lower checkpoint.keep"),
 }
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
 
 
 def volume_problem(error: BaseException, volume: Path | None) -> UserError | None:
-    """What to tell the user if `error` says that a path on `volume` cannot be written, else None.
+    """What to tell the user if `error` says that a path on `volume` cannot be written, or that they may not
+    read it, else None.
 
     Other paths (the pod's /tmp, a device) are not the user's to mend; nor is anything without a volume.
     """
-    if volume is None or not isinstance(error, OSError) or error.errno not in _REMEDIES:
+    if volume is None or not isinstance(error, OSError):
         return None
     if not isinstance(error.filename, str) or not Path(error.filename).is_relative_to(volume):
+        return None
+    if error.errno in _DENIED:
+        return UserError(_denied(Path(error.filename)))
+    if error.errno not in _REMEDIES:
         return None
     kind, remedy = _REMEDIES[error.errno]
     room = _room(volume) if error.errno == errno.ENOSPC else ""
@@ -147,6 +146,19 @@ def raise_if_out_of_reach(error: BaseException, path: Path | bytes) -> None:
     """
     if isinstance(error, OSError) and error.errno in _OUT_OF_REACH and isinstance(path, Path):
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _denied(path: Path) -> str:
+    """What is refused, and what would do: whoever gives the permission is not to give more of it."""
+    verb, needed = "write", "write access to the folder"
+    try:
+        if stat.S_ISREG(path.stat().st_mode) and not os.access(path, os.R_OK, effective_ids=True):
+            verb, needed = "read", "read access to it"
+    except PermissionError:
+        verb, needed = "reach", "access to the folders that it is in"
+    except OSError:  # it was to be made, or the volume does not answer now
+        pass
+    return f"cannot {verb} {path}: permission denied; give this user (in a pod: fsGroup 65532) {needed}"
 
 
 def _room(volume: Path) -> str:

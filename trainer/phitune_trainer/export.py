@@ -16,6 +16,7 @@ from phitune_trainer.model import Phi3V, save_model
 from phitune_trainer.model.save import ignore
 from phitune_trainer.model_card import FILE, Kind
 from phitune_trainer.run_layout import RunLayout, sync_folder
+from phitune_trainer.trained_crops import about_crops, write_settings
 
 
 def export(
@@ -45,6 +46,7 @@ def export(
             layout.export / kind,
             base=config.model_dir,
             base_name=config.model.name,
+            num_crops=config.training.num_crops,
             card=card(kind),
             source=source,
             on_written=on_written,
@@ -60,6 +62,7 @@ def write_export(
     *,
     base: Path,
     base_name: str | None,
+    num_crops: int | None,
     card: str,
     source: str,
     on_written: Callable[[Path], None] = ignore,
@@ -67,16 +70,18 @@ def write_export(
     """Write one export, in the place of an older one, whole or not at all. "merged" changes the model.
 
     `name` is that of the method; `base` the folder whose configuration, tokenizer and processor files go
-    along with whole weights, `base_name` what an adapter calls it: a repository of the hub. `source` tells
-    the weights from all others; `on_written` is told of each file of weights. What it holds beside the model
-    is the largest file.
+    along with whole weights, `base_name` what an adapter calls it: a repository of the hub. `num_crops` are
+    those of a picture in the training, None where they are not known. `source` tells the weights from all
+    others; `on_written` is told of each file of weights. What it holds beside the model is the largest file.
     """
     with building(folder, replace=True) as aside:
         if kind == "adapter":
             save_adapter(method.peft_model, aside, name, base=base_name)
         else:
             save_model(merge(method, name), aside, source=base, on_written=on_written)
-        write_about(aside, name, kind=kind, source=source)
+        if num_crops is not None:
+            write_settings(aside, base, num_crops)
+        write_about(aside, name, kind=kind, source=source, **about_crops(num_crops))
         (aside / FILE).write_text(card, encoding="utf-8")
     sync_folder(folder.parent)
 

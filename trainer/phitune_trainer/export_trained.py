@@ -93,6 +93,7 @@ def export_trained(located: Located, kind: Kind, out: Path, *, force: bool, say:
         out,
         base=located.model_dir,
         base_name=located.run.model.name if located.run else None,
+        num_crops=located.num_crops,
         card=model_card(facts_of(located, str(dtype).removeprefix("torch.")), kind),
         source=source,
         on_written=lambda path: say(f"  {path.name}  {size(path.stat().st_size)}"),
@@ -102,7 +103,13 @@ def export_trained(located: Located, kind: Kind, out: Path, *, force: bool, say:
 def facts_of(located: Located, dtype: str) -> Facts:
     """What the card says of it."""
     if located.run is None:
-        return facts_of_adapter(located.folder, located.model_dir, method=_method_of(located), dtype=dtype)
+        return facts_of_adapter(
+            located.folder,
+            located.model_dir,
+            method=_method_of(located),
+            num_crops=located.num_crops,
+            dtype=dtype,
+        )
     layout = find_layout(located.folder)
     checkpoint = _checkpoint_of(located, layout)
     return facts_of_run(

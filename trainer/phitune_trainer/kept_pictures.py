@@ -1,9 +1,10 @@
 """What a frozen vision part makes of a picture, kept from one epoch, or one scoring, to the next.
 
 As files in /dev/shm, which is memory: the ranks of a pod share them, since the next epoch gives a picture to
-whichever of them. What is kept stays; where there is no more room, no more is kept: pictures come up about
-as often as each other, once an epoch or scoring. Whatever goes wrong with the files, a picture that is not
-kept is embedded again: no run ends for it.
+whichever of them. What is kept stays; where there is no more room, no more is kept: pictures that are trained
+on come up as often as each other, once an epoch, and so do those that are scored, once a scoring (who goes
+first, `build.scored_are_kept_from` says). Whatever goes wrong with the files, a picture that is not kept is
+embedded again: no run ends for it.
 """
 
 import hashlib
@@ -77,16 +78,17 @@ class KeptPictures:
         return replace(
             batch,
             embedded=tuple(
-                self._embed(picture, key) if rows is None else rows for picture, key, rows in triples
+                self._embed(picture, key, keep=True) if rows is None else rows
+                for picture, key, rows in triples
             ),
         )
 
-    def each(self, pictures: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """`VisionEmbedding.each` of pictures on the host, with all that `look_up` and `fill` do."""
+    def each(self, pictures: Sequence[Tensor], *, keep: bool) -> tuple[Tensor, ...]:
+        """`VisionEmbedding.each` of pictures on the host, with what `look_up` does, and `fill` if `keep`."""
         device = self._vision.device
         triples = zip(pictures, *self._find(pictures), strict=True)
         return tuple(
-            self._embed(picture.to(device), key) if rows is None else rows.to(device)
+            self._embed(picture.to(device), key, keep=keep) if rows is None else rows.to(device)
             for picture, key, rows in triples
         )
 
@@ -96,9 +98,10 @@ class KeptPictures:
         keys = tuple(_key_of(picture) for picture in pictures)
         return keys, tuple(self._read(key, picture) for key, picture in zip(keys, pictures, strict=True))
 
-    def _embed(self, picture: Tensor, key: str) -> Tensor:
+    def _embed(self, picture: Tensor, key: str, *, keep: bool) -> Tensor:
         rows: Tensor = self._vision([picture])
-        self._keep(key, rows)
+        if keep:
+            self._keep(key, rows)
         return rows
 
     def _keep(self, key: str, rows: Tensor) -> None:

@@ -27,6 +27,7 @@ from phitune_trainer.methods.lora import load_adapter
 from phitune_trainer.model import Phi3V, load_model
 from phitune_trainer.model_config import read_json
 from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.trained_crops import trained_crops
 
 Kind = Literal["model", "adapter", "checkpoint"]
 
@@ -58,6 +59,13 @@ class Located:
         if self.kind == "checkpoint" and self.run is not None:
             digest.update(f"{self.run.method} {self.run.lora}".encode())
         return digest.hexdigest()
+
+    @property
+    def num_crops(self) -> int | None:
+        """Most crops of a picture that it was trained with; None where nothing tells. ModelFilesError."""
+        if self.run is not None:
+            return self.run.training.num_crops
+        return trained_crops(self.folder) or trained_crops(self.model_dir)
 
     @property
     def about(self) -> str:

@@ -30,6 +30,7 @@ from phitune_trainer.init_model import init_model
 from phitune_trainer.model.load import check_model
 from phitune_trainer.plain_text import inert
 from phitune_trainer.termination import attempt, write_termination
+from phitune_trainer.trained_crops import trained_crops
 from phitune_trainer.transfer import Say, every_few_seconds
 
 
@@ -91,6 +92,9 @@ def _prepare_model(config: TrainConfig, say: Say) -> None:
         init_model(config.model.init, folder, config.training.seed)
     num_parameters = check_model(folder)
     say(f"model: {folder} is complete, {num_parameters:,} parameters")
+    before, now = trained_crops(folder), config.training.num_crops
+    if before not in (None, now):
+        say(f"model: it was trained with numCrops {before}, and training.numCrops of this job is {now}")
 
 
 def _prepare_data(config: TrainConfig, say: Say) -> None:

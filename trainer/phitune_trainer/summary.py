@@ -19,6 +19,7 @@ from phitune_trainer.evaluate.evaluation import HeldOut
 from phitune_trainer.logs import say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
+from phitune_trainer.model.varlen import find_varlen
 from phitune_trainer.run_layout import IncarnationFolder, write_atomically
 from phitune_trainer.score_words import first_weights
 from phitune_trainer.strict_json import to_json
@@ -45,7 +46,7 @@ def summary(
         "engine": run.engine.summary,
         "ranks": f"{world.size} on {world.device.type}: {config.world.nodes} nodes x "
         f"{config.world.processes_per_node} processes",
-        "precision": f"{training.precision}, attention {training.attention}, activations "
+        "precision": f"{training.precision}, attention {_attention(training.attention)}, activations "
         + ("recomputed to save memory" if training.gradient_checkpointing else "kept"),
         "data": describe_data(config, samples, held_out.num_samples if held_out else 0),
         "scores": _scores(run, held_out),
@@ -80,6 +81,11 @@ def keep_summary(folder: IncarnationFolder, rows: Mapping[str, str], total_steps
 def millions(count: int) -> str:
     """A number of parameters as people say it: 1.3 M, 4.15 B."""
     return f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.2f} M"
+
+
+def _attention(name: str) -> str:
+    """The kind of attention, and where there are several of a kind, which one."""
+    return f"{name} ({find_varlen().about})" if name == "flash" else name
 
 
 def _scores(run: Run, held_out: HeldOut | None) -> str:

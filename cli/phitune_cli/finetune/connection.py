@@ -59,8 +59,9 @@ class Cluster:
             )
             contexts, active = config.list_kube_config_contexts(target.kubeconfig)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
+            why = str(error).rstrip(".")
             raise WrongInput(
-                f"no cluster is chosen: {error}; set KUBECONFIG, or name a file with --kubeconfig"
+                f"no cluster is chosen: {why}; set KUBECONFIG, or name a file with --kubeconfig"
             ) from error
         except (OSError, yaml.YAMLError, TypeError, AttributeError, KeyError, ValueError) as error:
             raise WrongInput(f"the kubeconfig cannot be read: {error}; try `kubectl config view`") from error

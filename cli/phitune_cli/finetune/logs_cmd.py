@@ -32,7 +32,7 @@ _PIECE: Final = 2**22
 _EPILOG: Final = """\
 examples:
   kubectl finetune logs receipts                 everything there is
-  kubectl finetune logs receipts -f              and what follows, over attempts
+  kubectl finetune logs receipts -f              and what follows
   kubectl finetune logs receipts --tail 20 -f
   kubectl finetune logs receipts --from-volume   every rank of every attempt
 

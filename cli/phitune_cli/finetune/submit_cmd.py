@@ -21,7 +21,7 @@ examples:
   kubectl finetune submit docvqa --task docvqa --method lora \\
       --nodes 2 --gpus 8 --size 200Gi
   kubectl finetune submit receipts --task jsonl --data receipts \\
-      --claim receipts --method qlora
+      --claim receipts --method qlora --set data.eval=eval.jsonl
   kubectl finetune submit try --task jsonl --set data.generate=digits \\
       --set model.init=tiny --method full --gpus 0 --size 1Gi
   kubectl finetune submit docvqa --task docvqa --method lora --size 200Gi \\

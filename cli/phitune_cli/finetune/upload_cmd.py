@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
@@ -112,12 +113,19 @@ def main(args: argparse.Namespace) -> int:
             f"already; {size(sent.num_bytes)} sent, all hashes agree"
         )
     )
-    if any(file.name == "train.jsonl" for file in files):
-        print(
-            inert(f"next: kubectl finetune submit NAME --task jsonl --data {folder} --claim {args.claim} \\")
-        )
-        print("    --method lora")
+    names = {file.name for file in files}
+    if "train.jsonl" in names:
+        print(inert(what_next(folder, args.claim, cluster.namespace, is_scored="eval.jsonl" in names)))
     return DONE
+
+
+def what_next(folder: str, claim: str, namespace: str, *, is_scored: bool) -> str:
+    """The command that trains on what is on the volume now; `is_scored`: there are held-out samples."""
+    scored = " --set data.eval=eval.jsonl" if is_scored else ""
+    return (
+        f"next: kubectl finetune submit NAME -n {namespace} --task jsonl --method lora \\\n"
+        f"    --data {quote(folder)} --claim {claim}{scored}"
+    )
 
 
 def provide_claim(cluster: Cluster, args: argparse.Namespace) -> None:

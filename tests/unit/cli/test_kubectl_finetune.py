@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from phitune_cli.finetune.connection import Cluster, Target
 from phitune_cli.finetune.helper_pod import is_in_vain, manifest, nodes_with, why_it_waits
 from phitune_cli.finetune.main import COMMANDS, main
 from phitune_cli.finetune.problems import WrongInput
+from phitune_cli.finetune.upload_cmd import what_next
 from phitune_cli.finetune.volumes import image_of_operator
 
 SUBMIT = ["submit", "receipts", "--task", "jsonl", "--data", "receipts", "--method", "lora", "--claim", "big"]
@@ -87,6 +89,20 @@ def test_a_job_is_described_by_options_and_is_kept_with_dry_run(capsys: pytest.C
     }
     assert main([*SUBMIT, "--dry-run", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["kind"] == "FineTuneJob"
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_what_upload_says_comes_next_makes_a_job_of_all_that_was_uploaded(
+    is_scored: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = what_next("receipts of may", "big", "team-a", is_scored=is_scored)
+    assert max(map(len, said.splitlines())) <= 80
+    command = said.removeprefix("next: kubectl finetune ").replace("\\\n", "").replace("NAME", "receipts")
+    assert main([*shlex.split(command), "--dry-run"]) == 0
+    job = yaml.safe_load(capsys.readouterr().out)
+    assert job["metadata"]["namespace"] == "team-a"
+    assert job["spec"]["storage"] == {"claimName": "big"}
+    assert job["spec"]["data"] == {"path": "receipts of may"} | ({"eval": "eval.jsonl"} if is_scored else {})
 
 
 def test_everything_that_is_wrong_with_a_job_is_said_before_a_cluster_is_asked(

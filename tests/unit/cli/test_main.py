@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -66,6 +67,24 @@ def test_an_example_too_long_for_the_terminal_goes_on_under_its_comment() -> Non
         "  phitune run a.yaml   fine-tune it right",
         "                       here",
     ]
+
+
+def test_an_example_that_does_not_fit_can_be_copied_as_it_stands() -> None:
+    formatter = HelpFormatter("phitune", width=44)
+    example = '  phitune predict --model m --image a.png --prompt "What is the total?"'
+    formatter.add_text(f"examples:\n{example}\n  phitune evaluate runs/a/b/c/0001 --out d  of its run")
+    said = formatter.format_help().splitlines()
+    assert said[-2:] == ["  phitune evaluate runs/a/b/c/0001 --out d", "      of its run"]
+    assert max(map(len, said)) <= 44
+    as_a_shell_reads_it = "\n".join(said[1:-2]).replace("\\\n", "")
+    assert shlex.split(as_a_shell_reads_it) == shlex.split(example)
+
+
+def test_a_misspelt_command_is_told_the_one_it_resembles(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rendr", "job.yaml"])
+    assert ended.value.code == 2
+    assert "no command 'rendr': did you mean render? `phitune --help` lists them" in capsys.readouterr().err
 
 
 def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """What is on the volume before training starts."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from harness.nobody import nobody
 from harness.train_configs import train_config
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data import DataError
@@ -121,15 +121,8 @@ def test_a_base_model_that_is_incomplete_is_named(prepared: Path) -> None:
 def test_a_volume_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     volume.mkdir(mode=0o555)
-    is_root = os.geteuid() == 0
-    if is_root:  # whom no mode keeps out
-        os.seteuid(65534)
-    try:
-        with pytest.raises(UserError, match=f"cannot write {volume}.*permission denied"):
-            prepare(config(volume), lambda _: None)
-    finally:
-        if is_root:
-            os.seteuid(0)
+    with nobody(tmp_path), pytest.raises(UserError, match=f"cannot write {volume}.*permission denied"):
+        prepare(config(volume), lambda _: None)
 
 
 def run(job: TrainConfig, folder: Path) -> subprocess.Popen[str]:

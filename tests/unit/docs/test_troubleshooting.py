@@ -38,6 +38,10 @@ def test_every_bad_end_of_a_gang_is_on_the_page() -> None:
         pytest.param('"""the volume data is full; enlarge it"""', False, id="a docstring"),
         pytest.param('# "the volume data is full; enlarge it"', False, id="a comment"),
         pytest.param('fail(f"{what}; enlarge it")', False, id="next to nothing of it"),
+        pytest.param('NAME = "data"\nfail(f"the volume {NAME} is full; enlarge it")', True, id="a constant"),
+        pytest.param('NAME = "db"\nfail(f"the volume {NAME} is full; enlarge it")', False, id="another one"),
+        pytest.param('fail(f"the volume {name!r} is full; enlarge it")', False, id="with quotes"),
+        pytest.param('fail(f"the volume {name:,} is full; enlarge it")', False, id="a number"),
     ],
 )
 def test_a_message_whose_wording_changes_is_noticed(source: str, is_said: bool) -> None:

@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 
 SEGMENTS = (Segment(5), Segment(4, (3, 0, 2)), Segment(7, (0,)))
 PYTORCHS = torchs.varlen_attn
+OF_ANOTHER_TORCH = "raise ImportError('flash_attn_2_cuda.so: undefined symbol: _ZN3c10')"
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, query_ends: Tensor, key_ends: Tensor) -> Tensor:
@@ -102,18 +103,29 @@ def test_flash_attn_is_preferred_where_both_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(tmp_path, "def flash_attn_varlen_func(*row, causal): return ('flash-attn', causal)", monkeypatch)
-    assert find_varlen()(*[None] * 7) == ("flash-attn", True)  # type: ignore[arg-type]
+    found = find_varlen()
+    assert found.attend(*[None] * 7) == ("flash-attn", True)  # type: ignore[arg-type]
+    assert found.about == "flash-attn"
 
 
-def test_flash_attn_of_another_torch_is_named_as_the_reason(
+def test_where_a_flash_attn_of_another_torch_does_not_load_torchs_own_is_used_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install(tmp_path, "raise ImportError('flash_attn_2_cuda.so: undefined symbol: _ZN3c10')", monkeypatch)
-    with pytest.raises(MissingError, match=r"this one does not: flash_attn_2_cuda\.so: undefined symbol"):
-        find_varlen()
+    install(tmp_path, OF_ANOTHER_TORCH, monkeypatch)
+    monkeypatch.setattr(torchs, "varlen_attn", lambda *row, window_size: torch.tensor(window_size))
+    found = find_varlen()
+    assert found.attend(*[None] * 7).tolist() == [-1, 0]  # type: ignore[list-item]
+    assert found.about == (
+        "PyTorch's own; this flash-attn does not load: flash_attn_2_cuda.so: undefined symbol: _ZN3c10"
+    )
 
 
-def test_torch_whose_own_has_no_windows_is_told_what_else_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_whose_own_has_no_windows_is_told_what_else_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torchs, "varlen_attn", lambda query, key, value: query)
     with pytest.raises(MissingError, match=r"needs flash-attn, or PyTorch 2\.11 or newer, and this is 2\."):
+        find_varlen()
+    install(tmp_path, OF_ANOTHER_TORCH, monkeypatch)
+    with pytest.raises(MissingError, match=r"another flash-attn \(.*undefined symbol.*\), or PyTorch 2\.11"):
         find_varlen()

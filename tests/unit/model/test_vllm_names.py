@@ -16,6 +16,7 @@ from harness.tiny_models import published_folder, small_model
 from phitune_trainer.model import Phi3V, save_model
 from phitune_trainer.model.files import INDEX, PUBLISHED_CODE
 from phitune_trainer.model_config import full_config
+from phitune_trainer.trained_crops import write_settings
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -124,6 +125,17 @@ def test_the_configuration_says_what_vllm_reads_of_it(export: Path) -> None:
     assert config["embd_layer"]["hd_transform_order"] == "sub_glb"
     assert config["rope_scaling"]["type"] in ("su", "longrope")
     assert config["original_max_position_embeddings"] == 4096
+
+
+def test_the_processor_that_vllm_loads_cuts_pictures_into_as_many_crops_as_the_training_did(
+    export: Path,
+) -> None:
+    settings = export / "preprocessor_config.json"
+    published = settings.read_bytes()
+    write_settings(export, published_folder(), 4)
+    assert settings.read_bytes() == published, "it has 4 already"
+    write_settings(export, published_folder(), 16)
+    assert json.loads(settings.read_text()) == {**json.loads(published), "num_crops": 16}
 
 
 def test_python_files_that_the_settings_name_lie_beside_them(export: Path) -> None:

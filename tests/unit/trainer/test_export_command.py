@@ -113,7 +113,7 @@ def test_exports_of_the_command_answer_as_the_run_did(
     told = json.loads(capsys.readouterr().out)
     assert told == {"kind": "adapter", "path": str(adapter), "pushedTo": None}
     end = (lora_run.incarnation(1).evaluation(4) / "predictions.jsonl").read_text().splitlines()
-    named = ["--task", "jsonl", "--data", workspace / "data/colors/eval.jsonl", "--num-crops", 1]
+    named = ["--task", "jsonl", "--data", workspace / "data/colors/eval.jsonl"]
     for number, options in enumerate(([merged], [adapter, "--base", workspace / "models/tiny"])):
         out = workspace / f"scored-{number}"
         assert phitune("evaluate", *options, *named, "--out", out) == 0
@@ -123,8 +123,35 @@ def test_exports_of_the_command_answer_as_the_run_did(
         ]
     capsys.readouterr()
     question = ["--image", workspace / "data/colors/images/1.png", "--prompt", "What is shown?"]
-    assert phitune("predict", "--model", merged, "--num-crops", 1, *question) == 0
+    assert phitune("predict", "--model", merged, *question) == 0
     assert capsys.readouterr().out.strip() == json.loads(end[1])["prediction"]
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_an_export_away_from_its_run_is_asked_with_as_many_crops_of_a_picture_as_it_was_trained_with(
+    kind: str, lora_run: RunLayout, workspace: Path
+) -> None:
+    base = workspace / "models/tiny"
+    theirs = json.loads((base / "preprocessor_config.json").read_text())
+    export = shutil.copytree(lora_run.export / kind, workspace / "downloaded")
+    assert theirs["num_crops"] != 1
+    assert json.loads((export / "preprocessor_config.json").read_text()) == {**theirs, "num_crops": 1}
+    beside = ["--base", base] if kind == "adapter" else []
+    command = ["evaluate", export, *beside, "--data", workspace / "data/colors", "--max-samples", 1]
+    for number, (options, num_crops) in enumerate([([], 1), (["--num-crops", 2], 2)]):
+        out = workspace / f"scored-{number}"
+        assert phitune(*command, *options, "--out", out) == 0
+        assert json.loads((out / "metrics.json").read_text())["asked"]["numCrops"] == num_crops
+
+
+def test_a_number_of_crops_that_cannot_be_is_named_with_its_file(
+    lora_run: RunLayout, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = shutil.copytree(lora_run.export / "merged", workspace / "downloaded")
+    about = json.loads((export / "phitune.json").read_text())
+    (export / "phitune.json").write_text(json.dumps({**about, "numCrops": "many"}))
+    assert phitune("predict", "--model", export, "--prompt", "What is shown?") == 2
+    assert "phitune.json: numCrops must be a whole number from 1 to 16, got 'many'" in capsys.readouterr().err
 
 
 def test_peft_itself_loads_the_exported_adapter_as_it_was_trained(
@@ -235,6 +262,9 @@ def test_whole_weights_of_a_full_run_are_a_base_model_for_another_job(
     said: list[str] = []
     prepare(second, said.append)
     assert any("models/first is complete" in line for line in said)
+    assert not any("crops" in line for line in said)
+    prepare(make_config(model={"path": "models/first"}, training={"numCrops": 2}), said.append)
+    assert said.count("model: it was trained with numCrops 1, and training.numCrops of this job is 2")
     layout = finished(second, in_ranks)
     assert phitune("evaluate", layout.export / "merged") == 0
     assert "the model in models/first on the run's volume" in card(layout.export / "merged")[1]
@@ -262,6 +292,7 @@ def test_a_moved_adapter_is_merged_into_the_base_that_is_named_and_unknown_facts
     assert "base_model" not in front
     assert "Not known: these weights were not scored" in text
     assert "| LoRA rank | 4 |" in text
+    assert "| crops of a picture, at most | 1 |" in text
 
 
 def test_adapters_beside_four_bits_are_merged_into_what_the_four_bits_stood_for(
@@ -317,7 +348,7 @@ def test_a_disk_that_is_too_small_or_not_writable_is_named(
     monkeypatch.chdir(workspace)
     (workspace / "file").write_text("no folder")
     assert phitune("export", lora_run.path, "--to", "file/out") == 2
-    assert "phitune export: cannot write file" in capsys.readouterr().err
+    assert "phitune export: file: File exists; choose another path" in capsys.readouterr().err
     usage = shutil.disk_usage(workspace)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=1000))
     assert phitune("export", lora_run.path, "--to", "out") == 2

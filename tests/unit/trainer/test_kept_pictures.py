@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,19 @@ import pytest
 import safetensors.torch
 import torch
 
+from harness.seen_pictures import run_counting_pictures
 from harness.tiny_models import picture, sample, small_model
 from phitune_trainer import kept_pictures
 from phitune_trainer.batch_flops import amounts_in
 from phitune_trainer.build import build_engine, checkpoint_copy_bytes, load_method
 from phitune_trainer.checkpoint.snapshot import Snapshot
-from phitune_trainer.config import TrainConfig
-from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
 from phitune_trainer.exit_codes import USER_ERROR
 from phitune_trainer.kept_pictures import KeptPictures, choose_kept_pictures
 from phitune_trainer.model import Batch, Sample, collate
-from phitune_trainer.model.clip import ClipTower
 from phitune_trainer.model.vision import VisionEmbedding
-from phitune_trainer.narrator import Narrator
-from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
 from phitune_trainer.shared_folder import PREFIX, SHARED_MEMORY, remove_unheld
-from phitune_trainer.stop import StopRequest
-from phitune_trainer.train import run_rank
 
 torch.set_num_threads(1)
 
@@ -89,9 +82,9 @@ def test_pictures_of_samples_that_are_scored_are_looked_up_and_kept_as_well(tmp_
     pictures = KeptPictures(vision, tmp_path / KEPT, PLENTY)
     with pictures:
         for _ in range(2):  # embedded, then looked up
-            assert all(map(torch.equal, pictures.each(shown), vision.each(shown)))
+            assert all(map(torch.equal, pictures.each(shown, keep=True), vision.each(shown)))
         assert pass_of(pictures, sample(9, grids=[(1, 2)], seed=1))[1] == 1
-    assert pictures.each([]) == ()
+    assert pictures.each([], keep=True) == ()
 
 
 def test_no_more_is_kept_than_there_is_room_for(tmp_path: Path) -> None:
@@ -314,26 +307,6 @@ def test_what_checkpoints_will_copy_is_known_before_the_first(
     assert first + second == expected > 0
 
 
-def run(config: TrainConfig) -> Callable[[World], int]:
-    """A run as a rank takes part in it; how many pictures its CLIP has seen."""
-
-    def rank(world: World) -> int:
-        seen = Counter[str]()
-        forward = ClipTower.forward
-
-        def counted(self: ClipTower, crops: torch.Tensor) -> torch.Tensor:
-            seen["pictures"] += 1
-            return forward(self, crops)
-
-        ClipTower.forward = counted  # type: ignore[method-assign]
-        progress = Progress(attempt=1)
-        narrator = Narrator(world.rank, Path(config.run.workspace), progress)
-        run_rank(config, world, narrator, progress, StopRequest(), InProcess())
-        return seen["pictures"]
-
-    return rank
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param(FROZEN, id="zero2"), pytest.param(LORA, id="adapters")])
 def test_a_run_has_the_same_numbers_to_the_bit_with_and_without_kept_pictures(
@@ -347,7 +320,7 @@ def test_a_run_has_the_same_numbers_to_the_bit_with_and_without_kept_pictures(
         config = make_config(
             **method, run={"uid": uid}, world={"processesPerNode": 2}, training={"maxSteps": 6}
         )
-        seen.append(sum(in_ranks(2, run(config))))
+        seen.append(sum(sum(times) for times in in_ranks(2, run_counting_pictures(config))))
         lines = RunLayout(config.run_dir).incarnation(1).metrics.read_text().splitlines()
         found.append([(step["loss"], step["gradNorm"]) for step in map(json.loads, lines)])
         memory.mkdir(exist_ok=True)
@@ -356,27 +329,3 @@ def test_a_run_has_the_same_numbers_to_the_bit_with_and_without_kept_pictures(
     assert seen[0] == 3 * 18
     assert 18 <= seen[1] < seen[0]
     assert list(memory.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_held_out_pictures_are_embedded_once_however_often_they_are_scored_and_no_answer_changes(
-    tmp_path: Path, make_config: Any, in_ranks: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One epoch of 18 pictures; four that are held out, scored before, in the middle and at the end."""
-    memory = tmp_path / "memory"
-    answers, seen = [], []
-    for uid in ("00000001", "00000002"):
-        monkeypatch.setattr(kept_pictures, "SHARED_MEMORY", memory)
-        config = make_config(
-            **LORA,
-            run={"uid": uid},
-            data={"eval": "eval.jsonl"},
-            training={"maxSteps": 2},
-            evaluation={"enabled": True, "baseline": True, "everySteps": 1},
-        )
-        seen += in_ranks(1, run(config))
-        scored = [RunLayout(config.run_dir).incarnation(1).evaluation(step) for step in range(3)]
-        answers.append([(folder / "predictions.jsonl").read_text() for folder in scored])
-        memory.mkdir(exist_ok=True)
-    assert answers[0] == answers[1]
-    assert seen == [18 + 3 * 4, 18 + 4]

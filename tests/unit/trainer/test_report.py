@@ -329,7 +329,7 @@ def test_the_command_writes_where_it_is_told_and_refuses_what_is_no_run(
     assert main(["report", str(tmp_path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
     assert main(["report", str(folder.layout.path), "--output", str(tmp_path / "no" / "x.html")]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert f"x.html: there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written_is_a_warning_and_no_artifact(folder: RunFolder) -> None:
@@ -363,6 +363,14 @@ def test_best_and_worst_share_no_sample_and_begin_with_what_changed_most() -> No
     assert [shown.after.sample[-1] for shown in worst] == ["3", "2"]
     best, worst = best_and_worst(after[:3], before, count=2)
     assert (len(best), len(worst)) == (2, 1)
+
+
+@pytest.mark.parametrize(("score", "lengths"), [(1.0, (2, 0)), (0.5, (1, 1)), (0.0, (0, 2))])
+def test_no_right_answer_is_shown_as_one_of_the_worst_and_no_wrong_one_as_one_of_the_best(
+    score: float, lengths: tuple[int, int]
+) -> None:
+    best, worst = best_and_worst([answer(index, score=score) for index in range(2)], {})
+    assert (len(best), len(worst)) == lengths
 
 
 def test_a_thinned_curve_keeps_every_spike() -> None:

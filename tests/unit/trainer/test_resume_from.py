@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from harness.nobody import nobody
 from harness.tiny_run import OneRank, TinyEngine, TinyRun
+from phitune_trainer.checkpoint.check_together import check_together
 from phitune_trainer.checkpoint.files import check
 from phitune_trainer.checkpoint.resume_from import find_source
 from phitune_trainer.checkpoint.start import begin, restore
@@ -104,6 +106,26 @@ def test_what_cannot_be_begun_from_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UserError, match=message):
         begun(second(make_config, folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("closed", "words"),
+    [
+        pytest.param("manifest.json", "cannot read {}/manifest.json: .* read access to it", id="the file"),
+        pytest.param(".", "cannot reach {}/manifest.json: .* access to the folders", id="its folder"),
+    ],
+)
+def test_where_the_other_run_may_not_be_read_nobody_is_told_to_allow_writing_it(
+    closed: str, words: str, make_config: Any, first: RunLayout
+) -> None:
+    checkpoint = f"{FIRST}/incarnations/0001/checkpoints/step-00000003"
+    config = second(make_config, checkpoint)
+    volume = Path(config.run.workspace)
+    world = OneRank(0, 1, torch.device("cpu"), volume)
+    (volume / checkpoint / closed).chmod(0)
+    with nobody(volume), pytest.raises(UserError, match=words.format(volume / checkpoint)):
+        find_source(config, world, lambda folder: check_together(world, folder, lambda done, total: None))
+    (volume / checkpoint / closed).chmod(0o755)
 
 
 def test_a_run_that_has_begun_refuses_another_resume_from(make_config: Any, first: RunLayout) -> None:

@@ -14,7 +14,7 @@ from phitune_trainer.checkpoint.saver import Saver
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.data.workers import InProcess
 from phitune_trainer.engine.world import World
-from phitune_trainer.errors import Interrupted, UserError
+from phitune_trainer.errors import Interrupted, UserError, VolumeFull
 from phitune_trainer.narrator import Narrator
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout, steps_in
@@ -151,6 +151,38 @@ def test_a_run_whose_last_checkpoint_the_volume_refuses_ends_with_the_remedy(
 
     assert "the volume's quota is used up; raise it, or lower checkpoint.keep" in in_ranks(1, refuse)[0]
     assert steps_in(RunLayout(config.run_dir).incarnation(1).checkpoints) == [1]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_while_the_volume_is_full_ends_with_the_remedy_and_goes_on_from_what_is_saved(
+    make_config: Any, in_ranks: Any
+) -> None:
+    config = make_config(**LORA, training={"maxSteps": 6}, checkpoint={"everySteps": 2, "keep": 9})
+
+    def stop_on_a_full_volume(world: World) -> str:
+        rank = OnRank(world, config)
+
+        def before(operation: Operation) -> None:
+            if is_state_of(2, operation):
+                rank.wait_for_step(3)
+                rank.stop.requested = True
+            elif operation.kind == "write" and "/state-" in operation.path:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        with pytest.raises(VolumeFull) as end:
+            rank.run(before)
+        assert rank.progress.snapshot()["lastCheckpoint"]["step"] == 2
+        return str(end.value)
+
+    [message] = in_ranks(1, stop_on_a_full_volume)
+    assert "the volume is full; enlarge it, or lower checkpoint.keep" in message
+    folder = RunLayout(config.run_dir).incarnation(1)
+    assert steps_in(folder.checkpoints) == [2]
+    assert folder.all_half_written() == []
+    in_ranks(1, lambda world: OnRank(world, config).run())
+    first, second = losses(config, 1), losses(config, 2)
+    assert list(second) == [3, 4, 5, 6]
+    assert second[3] == first[3]
 
 
 @pytest.mark.slow

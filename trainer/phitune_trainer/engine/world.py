@@ -63,7 +63,7 @@ class World:
     size: int
     device: torch.device
     volume: Path | None = None
-    """The user's volume: what cannot be written there is theirs to mend."""
+    """The user's volume: what may not be written or read there is theirs to mend."""
     heartbeat: Heartbeat | None = None
     """What tells which of the other ranks is missing; None where there is no other."""
 

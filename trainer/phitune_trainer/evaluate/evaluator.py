@@ -16,8 +16,8 @@ from phitune_trainer.run_layout import IncarnationFolder, RunLayout
 class Evaluator:
     """Scores the model whenever it is asked to; `baseline` is the base model's score, once known.
 
-    `parameters`: those that the run trains; all others are the same in every start of it. `embed`: as
-    `predict` says.
+    `parameters`: those that the run trains; all others are the same in every start of it. `embed`: what
+    `predict` calls so, by the steps behind the weights.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Evaluator:
         layout: RunLayout,
         folder: IncarnationFolder,
         *,
-        embed: Embed | None,
+        embed: Callable[[int], Embed] | None,
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._model = model
@@ -57,7 +57,7 @@ class Evaluator:
             folder,
             asked,
             others=[start.evaluation(step) for start in self._earlier_starts()],
-            embed=self._embed,
+            embed=None if self._embed is None else self._embed(step),
             should_stop=should_stop,
             on_progress=self._on_progress,
         )

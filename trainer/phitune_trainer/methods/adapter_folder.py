@@ -19,7 +19,7 @@ def save_adapter(peft_model: Any, folder: Path, method: str, *, base: str | None
     write_about(folder, method)
 
 
-def write_about(folder: Path, method: str, **more: str) -> None:
+def write_about(folder: Path, method: str, **more: str | int) -> None:
     """Say what a folder of adapters, or of whole weights, was trained by, and what else is known of it."""
     text = json.dumps({"version": 1, "method": method, **more}, indent=1)
     (folder / ABOUT).write_text(text + "\n", encoding="utf-8")

@@ -68,7 +68,7 @@ class FlashAttention:
             return query
         if self._has_branches:
             key, value = self._gather(key), self._gather(value)
-        return find_varlen()(
+        return find_varlen().attend(
             query.contiguous(),
             key.contiguous(),
             value.contiguous(),

@@ -28,12 +28,15 @@ def best_and_worst(
 ) -> tuple[list[Shown], list[Shown]]:
     """The highest scores, best first, and the lowest, worst first; no sample is in both.
 
-    Among equal scores those come first that changed the most, then those of the data's order.
+    What is wholly right is none of the worst, and what is wholly wrong none of the best. Among equal scores
+    those come first that changed the most, then those of the data's order.
     """
     shown = [Shown(one, before.get(one.sample)) for one in after]
-    best = sorted(shown, key=lambda one: (-one.after.score, -one.gain))
-    worst = sorted(shown, key=lambda one: (one.after.score, one.gain))
-    num_worst = min(count, len(shown) // 2)
+    good = [one for one in shown if one.after.score > 0]
+    bad = [one for one in shown if one.after.score < 1]
+    best = sorted(good, key=lambda one: (-one.after.score, -one.gain))
+    worst = sorted(bad, key=lambda one: (one.after.score, one.gain))
+    num_worst = min(count, max(len(shown) // 2, len(shown) - len(best)))
     chosen = worst[:num_worst]
     taken = {id(one) for one in chosen}
     return [one for one in best if id(one) not in taken][:count], chosen
