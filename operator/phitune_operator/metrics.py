@@ -14,6 +14,7 @@ from phitune_operator import names
 from phitune_operator.api_status import Phase
 from phitune_operator.kinds import Kind
 from phitune_operator.queue import WorkQueue
+from phitune_operator.remedies import REMEDIES
 from phitune_operator.status import condition_of
 from phitune_operator.store import Store
 
@@ -47,7 +48,9 @@ class Metrics:
             ["cause"],
             registry=self._registry,
         )
-
+        # To Prometheus a counter that it first sees at 30 has not grown: each is there before it counts.
+        for cause in REMEDIES:
+            self._restarts.labels(cause)
         self._heard_at: dict[Kind, float] = {}
 
     def watch(self, store: Store, queue: WorkQueue) -> None:

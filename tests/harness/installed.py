@@ -39,11 +39,14 @@ class Images:
     trainer: str
 
 
-def install(cluster: Cluster) -> Installed:
-    """Install the chart from its sources, or upgrade to them, and wait until the operator is ready."""
+def install(cluster: Cluster, *, chart: str = CHART, operator_image: str = "") -> Installed:
+    """Install the chart from its sources, or upgrade to them, and wait until the operator is ready.
+
+    `chart` and `operator_image`: those of another release, if they are given.
+    """
     refuse_cluster_in_use(cluster)
     images = provided_images(cluster)
-    repository, _, tag = images.operator.rpartition(":")
+    repository, _, tag = (operator_image or images.operator).rpartition(":")
     values = {"image.repository": repository, "image.tag": tag, "trainer.image": images.trainer}
     chosen = [part for name, value in values.items() for part in ("--set-string", f"{name}={value}")]
     cluster.apply(namespace_object(OPERATOR_NAMESPACE))
@@ -51,7 +54,7 @@ def install(cluster: Cluster) -> Installed:
         "upgrade",
         "--install",
         RELEASE,
-        CHART,
+        chart,
         "--namespace",
         OPERATOR_NAMESPACE,
         "--wait",

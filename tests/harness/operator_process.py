@@ -43,6 +43,8 @@ class OperatorProcess:
         self._environment = environment or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.num_starts = 0
+        self.health_port = 0
+        """Where the process that was started last answers probes and Prometheus."""
         self._is_over = threading.Event()
         self._kubelet = threading.Thread(target=self._keep, daemon=True)
 
@@ -58,9 +60,10 @@ class OperatorProcess:
 
     def _start(self) -> None:
         environment = {**os.environ, "KUBECONFIG": str(self._kubeconfig), **self._environment}
+        self.health_port = free_port()
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*self._command, "--health-port", str(free_port())],
+                [*self._command, "--health-port", str(self.health_port)],
                 env=environment,
                 stderr=output,
             )

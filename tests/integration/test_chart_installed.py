@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from harness.cluster import OPERATOR_NAMESPACE, REPOSITORY
-from harness.installed import CHART, RELEASE, Installed, install, uninstall
+from harness.cluster import OPERATOR_NAMESPACE, REPOSITORY, CommandError
+from harness.documented import commands_in_blocks, page
+from harness.installed import CHART, CRD, RELEASE, Installed, install, uninstall
 from harness.jobs import finetunejob
 from harness.lab import Lab
 
@@ -148,6 +149,24 @@ def test_uninstalled_operator_is_no_longer_there_to_be_found(phitune: Installed)
         assert phitune.cluster.get("namespace", OPERATOR_NAMESPACE) is None
     finally:
         install(phitune.cluster)
+
+
+def test_a_crd_that_was_put_back_by_hand_is_taken_over_as_troubleshooting_says(
+    phitune: Installed, lab: Lab
+) -> None:
+    cluster = phitune.cluster
+    (command,) = [
+        words
+        for words in commands_in_blocks(page("docs/troubleshooting.md"))
+        if words[:2] == ["helm", "upgrade"]
+    ]
+    cluster.kubectl("delete", "crd", CRD, "--timeout", "60s")
+    cluster.kubectl("create", "-f", str(REPOSITORY / "crds/phitune.dev_finetunejobs.yaml"))
+    with pytest.raises(CommandError, match='conflict with "kubectl-create"'):
+        install(cluster)
+    cluster.helm(*command[1:])
+    lab.apply(finetunejob("again", {"runPolicy": {"suspend": True}}))
+    lab.wait_for_phase("again", "Suspended")
 
 
 def test_helm_test_asks_the_operator_and_passes(phitune: Installed) -> None:

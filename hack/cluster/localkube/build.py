@@ -44,6 +44,8 @@ class Piece:
     """A Go program is named after its folder, which is not always what people call it."""
     manifests: str = ""
     """A folder of the module that goes into the entry."""
+    tags: str = ""
+    """Build tags, comma-separated: what upstream lets one leave out."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -75,7 +77,8 @@ class Piece:
         for variable in self.version_variables:
             number = self.version if variable.endswith("gitVersion") else self.version.removeprefix("v")
             linker.append(f"-X {variable}={number}")
-        return ["-trimpath", "-buildvcs=false", "-ldflags", " ".join(linker)]
+        tags = ["-tags", self.tags] if self.tags else []
+        return [*tags, "-trimpath", "-buildvcs=false", "-ldflags", " ".join(linker)]
 
     def source_key(self) -> str:
         """Changes with whatever changes the programs, but for the Go release."""
@@ -127,6 +130,13 @@ EXTRAS: Sequence[Piece] = (
         "github.com/kubeflow/trainer/v2",
         ("trainer-controller-manager",),
         manifests="manifests/base",
+    ),
+    # Of its ways to find targets that of Kubernetes; the others bring the client of every cloud.
+    Piece(
+        "prometheus",
+        "github.com/prometheus/prometheus",
+        ("prometheus",),
+        tags="remove_all_sd,enable_kubernetes_sd",
     ),
 )
 """Built where they are asked for (`--with`)."""

@@ -36,7 +36,7 @@ def built(cache: Path, go_version: str, pieces: int = len(PIECES)) -> None:
 
 
 def test_every_piece_is_pinned():
-    assert (len(PIECES), len(EXTRAS)) == (8, 4)
+    assert (len(PIECES), len(EXTRAS)) == (8, 5)
     for one in (*PIECES, *EXTRAS):
         assert f"module phitune.dev/hack/cluster/{one.name}\n" in one.go_mod
         assert re.search(r"^go 1\.26\.\d+$", one.go_mod, re.MULTILINE), one.name
@@ -48,7 +48,7 @@ def test_every_piece_is_pinned():
 
 def test_every_program_belongs_to_one_piece():
     programs = [program for one in (*PIECES, *EXTRAS) for program in one.programs]
-    assert len(programs) == len(set(programs)) == 22
+    assert len(programs) == len(set(programs)) == 23
 
 
 def test_the_version_is_that_of_the_module(piece):

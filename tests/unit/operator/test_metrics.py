@@ -54,6 +54,7 @@ def test_a_restart_counts_once_with_its_cause() -> None:
         return {"conditions": [{"type": "Restarting", "status": status, "reason": reason}]}
 
     metrics = Metrics()
+    assert value(metrics.text().decode(), 'phitune_operator_restarts_total{cause="Evicted"}') == 0
     metrics.status_written({}, restarting("True", "Evicted"))
     metrics.status_written(restarting("True", "Evicted"), restarting("True", "Evicted"))
     metrics.status_written(restarting("True", "Evicted"), restarting("False", "Restarted"))
