@@ -11,12 +11,18 @@ from phitune_cli.finetune.problems import NotAllowed, WrongInput
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
-from phitune_operator.cluster_settings import SettingsError, network_profiles, pools, trainer_images
+from phitune_operator.cluster_settings import (
+    SettingsError,
+    network_profiles,
+    pools,
+    trainer_images,
+    wants_gang_scheduling,
+)
 from phitune_operator.decide import check, subject_of
 from phitune_operator.kinds import CLAIM, LOCAL_QUEUE, NODE, POD, Kind, Object, name_of
+from phitune_operator.nodes import Node, read_nodes
 from phitune_operator.observed import Observed, Settings
-from phitune_operator.placement import Node, gpu_nodes, hosts
-from phitune_operator.policies.free import why_not_now
+from phitune_operator.policies.free import pool_for, why_not_now
 from phitune_operator.render.subject import Subject
 
 DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
@@ -47,7 +53,8 @@ class LiveCluster:
         subject, placement = subject_of(seen)
         self._check_secrets(here, job)
         said = [placement["reason"], *placement.get("notes", [])]
-        if why := why_not_now(seen, subject):
+        grows = placement.get("pool") or pool_for(seen, subject, product=placement.get("product", ""))
+        if not grows and (why := why_not_now(seen, subject)):
             said.append(f"the operator would wait: {why}")
         return subject, said
 
@@ -60,7 +67,7 @@ class LiveCluster:
             raw={"metadata": metadata},
             job=job,
             claim=here.get(CLAIM, claim),
-            nodes=self._gpu_nodes if job.spec.resources.gpus_per_node else self._hosts,
+            nodes=self._nodes if job.spec.resources.gpus_per_node else self._hosts,
             queues=self._queues(here, job.spec.queue_name) if job.spec.queue_name is not None else None,
         )
 
@@ -90,25 +97,23 @@ class LiveCluster:
                 )
 
     @cached_property
-    def _nodes(self) -> list[Object]:
-        return self.cluster.list(NODE, everywhere=True)
-
-    @cached_property
-    def _hosts(self) -> tuple[Node, ...]:
+    def _hosts(self) -> tuple[Node, ...] | None:
+        """The nodes for a job on CPU, which is placed without them, too."""
         try:
-            return hosts(self._nodes)
+            return self._nodes
         except NotAllowed as problem:
-            self._note(f"not known whether nodes are large enough: {problem}")
-            return ()
+            self._note(f"not known whether nodes are large enough, and free: {problem}")
+            return None
 
     @cached_property
-    def _gpu_nodes(self) -> tuple[Node, ...]:
+    def _nodes(self) -> tuple[Node, ...]:
+        nodes = self.cluster.list(NODE, everywhere=True)
         pods: list[Object] | None = None
         try:
             pods = self.cluster.list(POD, everywhere=True)
         except NotAllowed as problem:
             self._note(f"nodes are taken to be free: {problem}")
-        return gpu_nodes(self._nodes, pods)
+        return read_nodes(nodes, pods)
 
     @cached_property
     def _settings(self) -> Settings:
@@ -124,6 +129,7 @@ class LiveCluster:
                 network_profiles=network_profiles(environment),
                 hub=hub_access(environment),
                 network=network_access(environment),
+                gang_scheduling=wants_gang_scheduling(environment),
             )
         except SettingsError as error:
             raise WrongInput(f"the operator's Deployment: {error}") from error

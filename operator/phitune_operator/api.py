@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from phitune_operator import names
+from phitune_operator.api_affinity import Affinity, NodeAffinity
 from phitune_operator.api_status import Status
 from phitune_operator.fields import (
     DNS_LABEL,
     ENV_NAME,
     ENV_VALUE,
     AnnotationValue,
-    AnyObject,
     Bytes,
     Cpu,
     Duration,
@@ -279,57 +279,6 @@ class EnvVar(Group):
     """Name of the variable. Names beginning with PET_ or PHITUNE_ are the operator's."""
     value: str = Field(default="", max_length=8192, pattern=ENV_VALUE)
     """Value of the variable, in plain text. Default: empty."""
-
-
-class NodeSelectorTerm(Group):
-    """What must all be true of a node."""
-
-    match_expressions: list[AnyObject] | None = Field(default=None, min_length=1, max_length=32)
-    """About its labels: key, operator and values, as in a pod's spec. Default: none."""
-    match_fields: list[AnyObject] | None = Field(default=None, min_length=1, max_length=32)
-    """About its fields, such as metadata.name. Default: none."""
-
-
-class NodeSelector(Group):
-    """Which nodes will do."""
-
-    node_selector_terms: list[NodeSelectorTerm] = Field(min_length=1, max_length=32)
-    """Terms of which a node must match one."""
-
-
-class NodeAffinity(Group):
-    """To which nodes pods go."""
-
-    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
-    """What a node must match, beside what the operator asks for. Default: the operator's."""
-    preferred_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
-        default=None, max_length=32
-    )
-    """What nodes are better, as in a pod's spec. Default: none."""
-
-
-class PodAffinity(Group):
-    """Beside which pods, or away from them, pods go."""
-
-    required_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
-        default=None, max_length=32
-    )
-    """What must hold, as in a pod's spec, beside what the operator asks for. Default: the operator's."""
-    preferred_during_scheduling_ignored_during_execution: list[AnyObject] | None = Field(
-        default=None, max_length=32
-    )
-    """What is better, as in a pod's spec. Default: none."""
-
-
-class Affinity(Group):
-    """Where pods may and should run, beside what the operator asks for."""
-
-    node_affinity: NodeAffinity | None = None
-    """To nodes; also of the pod that prepares model and data. Default: the operator's."""
-    pod_affinity: PodAffinity | None = None
-    """To nodes where certain pods run; of the training pods. Default: none."""
-    pod_anti_affinity: PodAffinity | None = None
-    """Away from nodes where certain pods run; of the training pods. Default: the operator's."""
 
 
 class PodTemplateSpec(Group):

@@ -256,6 +256,6 @@ class Status(Group):
     summary: Summary | None = None
     """The columns of kubectl get."""
     start_time: Time | None = None
-    """When the first gang was created."""
+    """When the first gang was created; with a queue, admitted; with the scheduler's gangs, placed."""
     completion_time: Time | None = None
     """When the job succeeded or failed."""

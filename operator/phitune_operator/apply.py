@@ -7,6 +7,7 @@ Rights used here:
 | persistentvolumeclaims, configmaps | create, get | volume and config; get tells whose a name is |
 | networkpolicies.networking.k8s.io | create, get | who may talk to the pods |
 | jobs, pytorchjobs, jobsets, trainjobs, trainingruntimes | create, get, delete | prepare Job and gangs |
+| podgroups.scheduling.k8s.io | create, get, delete | gangs, where the cluster's scheduler places them whole |
 | pods | delete | what still runs of a failed gang, or waits for a lost node |
 | finetunejobs/status | patch | status |
 | finetunejobs | delete | `ttlAfterFinished` |

@@ -11,7 +11,7 @@ from phitune_operator.backends import BACKENDS, is_suspended
 from phitune_operator.clock import from_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import POD, Kind, Object, is_terminating, kind_of
+from phitune_operator.kinds import POD, Kind, Object, is_terminating, kind_of, labels_of
 from phitune_operator.observed import Create, Delete, Observed
 from phitune_operator.placement import selector_of
 from phitune_operator.policies import gang_end, prepare, queue, restart
@@ -107,7 +107,7 @@ def follow_or_judge(seen: Observed, gang: Object, draft: Draft) -> None:
         limit = timedelta(seconds=seconds(seen.spec.run_policy.stall_timeout))
         end = how_it_stalled(seen.gang_pods, seen.progress, silence=seen.silence, limit=limit)
     if end is None:
-        follow(seen, draft)
+        follow(seen, gang, draft)
     else:
         judge(seen, draft, end)
 
@@ -123,6 +123,11 @@ def waits_for_room(seen: Observed) -> bool:
     return seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == NO_ROOM
 
 
+def waits_whole(seen: Observed, gang: Object) -> bool:
+    """Whether no pod of a gang that the scheduler places whole has a node yet: it holds nothing."""
+    return names.LABEL_POD_GROUP in labels_of(gang) and not any(pod.node for pod in seen.gang_pods)
+
+
 def leave_suspension(draft: Draft) -> None:
     """Say that the job goes on, if it was suspended."""
     if draft.condition(names.CONDITION_SUSPENDED) and draft.set_condition(
@@ -135,7 +140,7 @@ def follow_up(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Clear away an attempt that is over; start the next when nothing of it runs and the pause is past."""
     hear_rank_zero(seen, draft)
     hurry(seen, draft)
-    for known in (*seen.gangs, *seen.runtimes):
+    for known in (*seen.gangs, *seen.needs):
         clear_away(draft, kind_of(known), known)
     if seen.gangs or any(pod.is_live for pod in seen.gang_pods):
         draft.look_again(POLL)
@@ -195,7 +200,7 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.set("attempt", attempt)
     draft.set("restarts", attempt - 1)
     draft.status.setdefault("restartsCounted", 0)
-    if seen.spec.queue_name is None:
+    if seen.spec.queue_name is None and not subject.has_pod_group:
         draft.stamp("startTime")
     if draft.condition(names.CONDITION_RESTARTING):
         draft.set_condition(names.CONDITION_RESTARTING, False, "Restarted", f"attempt {attempt} follows")
@@ -231,9 +236,12 @@ def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
     pool = pool_for(seen, subject, product=placement.get("product", ""))
     if pool is None or placement.get("pool"):
         return subject
-    selectors = tuple(dict.fromkeys((*subject.selectors, selector_of(pool))))
-    draft.set("placement", {**placement, "nodeLabels": list(selectors), "pool": pool.name})
-    return replace(subject, selectors=selectors)
+    grown = {**placement, "pool": pool.name}
+    if subject.gpus_per_node:
+        subject = replace(subject, selectors=tuple(dict.fromkeys((*subject.selectors, selector_of(pool)))))
+        grown["nodeLabels"] = list(subject.selectors)
+    draft.set("placement", grown)
+    return subject
 
 
 def wait_for_room(draft: Draft, why: str) -> None:
@@ -251,9 +259,10 @@ def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.do(*map(Create.of, with_needs(subject, seen.attempt)))
 
 
-def follow(seen: Observed, draft: Draft) -> None:
+def follow(seen: Observed, gang: Object, draft: Draft) -> None:
     """Say how a gang does that has not ended."""
-    draft.stamp("startTime")
+    if not waits_whole(seen, gang):
+        draft.stamp("startTime")
     standing = how_it_runs(
         seen.gang_pods,
         seen.progress,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from phitune_operator import names
-from phitune_operator.kinds import GANGS, JOB, JOBSET, PYTORCHJOB, TRAINJOB, Kind, Object, kind_of
+from phitune_operator.kinds import GANGS, JOB, JOBSET, POD_GROUP, PYTORCHJOB, TRAINJOB, Kind, Object, kind_of
 
 AUTO: Final = "auto"
 """The operator's setting by which it takes the first that the cluster has."""
@@ -75,6 +75,8 @@ def chosen(wish: str, installed: Sequence[Kind]) -> Kind | None:
 
 def provider_of(kind: Kind) -> str:
     """What a cluster lacks that does not have this kind: a gang's, or one that goes with it."""
+    if kind == POD_GROUP:
+        return "the chart anew, which looks for it"
     return next(backend.provider for backend in BACKENDS.values() if backend.kind.group == kind.group)
 
 

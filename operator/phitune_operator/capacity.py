@@ -9,13 +9,13 @@ are more than an operator has memory for.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from phitune_operator.kinds import NODE, POD, Object
+from phitune_operator.kinds import NODE, POD
 from phitune_operator.kube import ApiError, Kube
-from phitune_operator.placement import Node, gpu_nodes, hosts
+from phitune_operator.nodes import Node, read_nodes
 from phitune_operator.usage import Usage, count
 
 FRESH = 5.0
@@ -41,30 +41,19 @@ class Capacity:
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
-        self._with_gpus = _Shared(self._read_gpu_nodes)
-        self._hosts = _Shared(self._read_hosts)
+        self._shared = _Shared(self._read)
         self._refused_until = 0.0
 
-    async def gpu_nodes(self) -> Reading:
-        """Return those with GPUs, and what pods hold of them. Raises ApiError."""
-        return await self._with_gpus.read()
+    async def nodes(self) -> Reading:
+        """Return all of them, and what pods hold of them. Raises ApiError."""
+        return await self._shared.read()
 
-    async def hosts(self) -> Reading:
-        """Return all of them, for jobs on CPU. Raises ApiError."""
-        return await self._hosts.read()
-
-    async def _read_gpu_nodes(self) -> tuple[Node, ...]:
-        nodes = await self._read(lambda page: gpu_nodes(page, None))
-        usage = await self._usage() if nodes else None
+    async def _read(self) -> tuple[Node, ...]:
+        nodes = [node async for page in self._kube.pages(NODE) for node in read_nodes(page, None)]
+        usage = await self._usage()
         if usage is None:
-            return nodes
+            return tuple(nodes)
         return tuple(replace(node, usage=usage.get(node.name, Usage())) for node in nodes)
-
-    async def _read_hosts(self) -> tuple[Node, ...]:
-        return await self._read(hosts)
-
-    async def _read(self, of: Callable[[Sequence[Object]], Sequence[Node]]) -> tuple[Node, ...]:
-        return tuple([node async for page in self._kube.pages(NODE) for node in of(page)])
 
     async def _usage(self) -> dict[str, Usage] | None:
         if time.monotonic() < self._refused_until:

@@ -17,6 +17,7 @@ from phitune_trainer.problems import problems_of
 ENV_IMAGES: Final = "PHITUNE_TRAINER_IMAGES"
 ENV_POOLS: Final = "PHITUNE_POOLS"
 ENV_PROFILES: Final = "PHITUNE_NETWORK_PROFILES"
+ENV_GANG_SCHEDULING: Final = "PHITUNE_GANG_SCHEDULING"
 
 
 class Pool(Group):
@@ -83,6 +84,11 @@ def network_profiles(environment: Mapping[str, str]) -> tuple[NetworkProfile, ..
     """The network profiles. Raises SettingsError."""
     found = _read(_PROFILES, environment, ENV_PROFILES, "[]")
     return tuple(found)
+
+
+def wants_gang_scheduling(environment: Mapping[str, str]) -> bool:
+    """Whether the cluster's own scheduler is to place gangs, if the cluster has PodGroups."""
+    return environment.get(ENV_GANG_SCHEDULING) == "true"
 
 
 def profile_for(product: str, profiles: Sequence[NetworkProfile]) -> NetworkProfile | None:

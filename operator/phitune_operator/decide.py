@@ -4,7 +4,7 @@ Pure. Until the first attempt has its number nothing is decided for good: each l
 it is read back from status and the ConfigMap: an operator upgrade does not change what a restart runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,21 +13,23 @@ from pydantic import ValidationError
 from phitune_operator import names
 from phitune_operator.backends import backend_of
 from phitune_operator.blocked import BlockedError, BrokenConfigError
-from phitune_operator.builds import BUILDS, Build, build_for
+from phitune_operator.builds import BUILDS, Build
 from phitune_operator.cluster_settings import profile_for
 from phitune_operator.defaults import Offer, Resolved, cpu_request, memory_limit, resolve
 from phitune_operator.fields import quantity
 from phitune_operator.gpu_labels import MIB
 from phitune_operator.kinds import labels_of
+from phitune_operator.nodes import hosts, with_gpus
 from phitune_operator.observed import Observed
-from phitune_operator.placement import Placement, can_take, candidates
+from phitune_operator.placement import Placement, candidates, reason_for
 from phitune_operator.policies import claim, host, queue, room
-from phitune_operator.policies.free import wish_of
+from phitune_operator.policies.free import is_placed_whole, wish_of
 from phitune_operator.policies.host import Share
 from phitune_operator.policies.zone import near_volume, zones_for
 from phitune_operator.render.config_map import config_in
 from phitune_operator.render.subject import Subject
 from phitune_operator.suitable import check_memory, version
+from phitune_operator.wish import can_take
 from phitune_trainer.config import ConfigError, TrainConfig
 from phitune_trainer.memory import Gpu, gib
 from phitune_trainer.problems import problems_of
@@ -93,6 +95,7 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         network=seen.settings.network,
         backend=backend_of(seen.status, seen.settings.backend),
         workload_priority=labels_of(seen.raw).get(names.LABEL_WORKLOAD_PRIORITY, ""),
+        has_pod_group=is_placed_whole(seen.spec, seen.settings),
     )
     capability = placement.compute_capability
     notable = {
@@ -115,23 +118,15 @@ def subject_of(seen: Observed) -> tuple[Subject, dict[str, Any]]:
         "memory": decision.share.memory,
         "estimatedMemory": decision.estimated,
         "availableMemory": f"{placement.gpu_memory // MIB}Mi" if placement.gpu_memory else None,
-        "reason": placement.reason,
+        "reason": _reason(seen, decision),
         "notes": list(decision.notes) or None,
     }
-    said = {name: value for name, value in notable.items() if value is not None}
-    # The reason counts nodes, which come and go: it changes with what it is a reason for.
-    return subject, said if is_another(said, than=known) else known
+    return subject, {name: value for name, value in notable.items() if value is not None}
 
 
 def is_pinned(seen: Observed) -> bool:
     """Whether it is decided for good what the job runs on, and with what."""
     return seen.attempt > 0 or seen.config_map is not None
-
-
-def is_another(placement: Mapping[str, Any], *, than: Mapping[str, Any] | None) -> bool:
-    """Whether two values of `status.placement` differ in more than their reason."""
-    first, second = dict(placement), dict(than or {})
-    return {**first, "reason": None} != {**second, "reason": None}
 
 
 def _first_that_will_do(seen: Observed) -> Decision:
@@ -157,8 +152,9 @@ def _first_that_will_do(seen: Observed) -> Decision:
 
 
 def _candidates(seen: Observed) -> list[Placement]:
-    everywhere = seen.nodes or ()
-    nodes = near_volume(everywhere, seen.claim)
+    of_the_kind = with_gpus if seen.spec.resources.gpus_per_node else hosts
+    everywhere = of_the_kind(seen.nodes or ())
+    nodes = of_the_kind(near_volume(seen.nodes or (), seen.claim))
     try:
         return candidates(nodes, wish_of(seen.spec), seen.settings.pools)
     except BlockedError as problem:
@@ -181,15 +177,14 @@ def _decide(seen: Observed, placement: Placement) -> Decision:
     profile = profile_for(placement.product, seen.settings.network_profiles)
     host.check_devices(placement.nodes, seen.spec.resources.nodes, profile)
     room.check(train, seen.spec.storage, seen.claim)
-    default_image = _default_image(seen, placement, train, builds)
-    chosen = f"; image of build {build.name}, for {_needs(build)}" if build else ""
-    pod = f"; {share.cpu} CPUs and {share.memory} of memory a pod" if placement.product else ""
+    is_for_all = offer is None or placement.compute_capability is None
+    default_image = images[build.name] if build else seen.settings.trainer_image if is_for_all else None
     return Decision(
-        placement=replace(placement, reason=f"{placement.reason}{chosen}{pod}"),
+        placement=placement,
         train=_pinned(seen.config_map) if seen.config_map is not None else train,
         image=seen.spec.image or default_image or seen.settings.trainer_image,
         default_image=default_image,
-        build=build.name if build else "",
+        build=build.name if build and seen.spec.image is None else "",
         share=share,
         notes=resolved.notes,
         estimated=f"{gib(resolved.memory.estimate.total)}Gi" if resolved.memory else None,
@@ -197,16 +192,15 @@ def _decide(seen: Observed, placement: Placement) -> Decision:
     )
 
 
-def _default_image(
-    seen: Observed, placement: Placement, train: TrainConfig, builds: Sequence[Build]
-) -> str | None:
-    capability = placement.compute_capability
-    if capability is None or not seen.settings.trainer_images:
-        return seen.settings.trainer_image
-    is_bf16 = train.training.precision == "bf16"
-    build = build_for(capability, driver=placement.driver, is_bf16=is_bf16, builds=builds)
-    has_attention = build is not None and train.training.attention in build.attention
-    return seen.settings.trainer_images[build.name] if build and has_attention else None
+def _reason(seen: Observed, decision: Decision) -> str:
+    """Why the job runs there, in words that hold for as long as it does: edits of the spec change them."""
+    placement, share = decision.placement, decision.share
+    why = reason_for(placement.product, wish_of(seen.spec), pool=placement.pool)
+    if seen.spec.resources.gpus_per_node == 0:
+        return why
+    build = next((one for one in BUILDS if one.name == decision.build and seen.spec.image is None), None)
+    image = f"; image of build {build.name}, for {_needs(build)}" if build else ""
+    return f"{why}{image}; {share.cpu} CPUs and {share.memory} of memory a pod"
 
 
 def _needs(build: Build) -> str:
@@ -229,7 +223,6 @@ def _read_back(seen: Observed, known: dict[str, Any]) -> Decision:
         resource=str(known.get("resource", names.GPU_RESOURCE)),
         selectors=tuple(known.get("nodeLabels") or labelled),
         pool=str(known.get("pool", "")),
-        reason=str(known.get("reason", "")),
     )
     build, default_image = str(known.get("build", "")), known.get("defaultImage")
     if default_image is None and known["image"] != seen.spec.image:

@@ -54,7 +54,8 @@ class Resolved:
     memory: Choice | None = None
     """How the job fits in the GPU's memory; None on CPU, and where that memory is not known."""
     build: Build | None = None
-    """The build of the trainer for the GPU; None where one image is for all, or the GPU is not known."""
+    """The build of the trainer for the GPU, whatever image the job names; None where one image is for all,
+    nobody knows the GPU, or no build can do what the job asks of its own image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def resolve(
     data = _data(spec)
     precision = _precision(spec, world, gpu, notes)
     build = _build(spec, gpu, offer, precision)
-    attention = _attention(spec, world, gpu, precision, build, notes)
+    attention = _attention(spec, world, gpu, precision, build if spec.image is None else None, notes)
     train = TrainConfig(
         run=Run(namespace=namespace, name=job.metadata.name, uid=uid),
         model=_model(spec),
@@ -111,7 +112,8 @@ def resolve(
             "offload_optimizer": memory.setup.offload,
         }
         train = train.model_copy(update={"training": train.training.model_copy(update=fitting)})
-    return Resolved(train, notes, memory, build)
+    has_attention = build is not None and attention in build.attention
+    return Resolved(train, notes, memory, build if has_attention else None)
 
 
 def cpu_request(spec: FineTuneJobSpec) -> str:
@@ -318,16 +320,13 @@ def _precision(spec: FineTuneJobSpec, world: World, gpu: Gpu | None, notes: list
 
 
 def _build(spec: FineTuneJobSpec, gpu: Gpu | None, offer: Offer | None, precision: Precision) -> Build | None:
-    """The build for the GPU; none where the job has an image of its own, or nobody knows the GPU."""
-    is_known = gpu is not None and gpu.compute_capability is not None
-    if offer is None or spec.image is not None or spec.resources.gpus_per_node == 0 or not is_known:
+    """The build for the GPU; none where nobody knows the GPU, or the job has its own image for it."""
+    if offer is None or spec.resources.gpus_per_node == 0 or gpu is None or gpu.compute_capability is None:
         return None
-    assert gpu is not None
-    assert gpu.compute_capability is not None
     build = build_for(
         gpu.compute_capability, driver=offer.driver, is_bf16=precision == "bf16", builds=offer.builds
     )
-    if build is not None:
+    if build is not None or spec.image is not None:
         return build
     has = ", ".join(
         f"{one.name} ({', '.join(map(version, one.architectures))}; driver {one.driver} or newer)"

@@ -46,7 +46,6 @@ IN_WORDS: Final = {
 """What a pattern asks for, as the messages and the reference say it."""
 
 INT_OR_STRING: Final = "x-kubernetes-int-or-string"
-PRESERVE_UNKNOWN: Final = "x-kubernetes-preserve-unknown-fields"
 LIST_TYPE: Final = "x-kubernetes-list-type"
 LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 
@@ -75,7 +74,6 @@ LabelKey = Annotated[str, Field(max_length=317, pattern=LABEL_KEY)]
 Image = Annotated[str, Field(max_length=512, pattern=IMAGE)]
 AnnotationValue = Annotated[str, Field(max_length=1024)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
-AnyObject = Annotated[dict[str, Any], Field(json_schema_extra={PRESERVE_UNKNOWN: True})]
 
 
 _UNITS: Final = {

@@ -21,14 +21,15 @@ from phitune_operator.cluster_settings import profile_for
 from phitune_operator.defaults import cpu_request
 from phitune_operator.fields import quantity
 from phitune_operator.kinds import Key, Object, uid_of
+from phitune_operator.nodes import Node, hosts
 from phitune_operator.observed import Observed, Settings
-from phitune_operator.placement import Node, Wish, can_take
 from phitune_operator.policies.free import leaves_it_to_others, wish_of
 from phitune_operator.policies.running import TRAINING
 from phitune_operator.status import condition_of, is_true
 from phitune_operator.store import Store
 from phitune_operator.usage import Usage
 from phitune_operator.validate import InvalidJobError, read_job
+from phitune_operator.wish import Wish, can_take
 
 SEEKING: Final = frozenset({CREATING, "Starting", "Unschedulable"})
 """Reasons of the condition Running of a gang whose pods may have no nodes yet."""
@@ -38,7 +39,7 @@ ALIVE: Final = SEEKING | {"Loading", TRAINING, "Unheard", "Ending"}
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """What the pods of one gang ask for, each on a node of its own."""
+    """What the pods of one gang ask for, each of which has a node of its own if it has GPUs."""
 
     gang: tuple[str, int]
     """Uid of the job, and the attempt."""
@@ -53,14 +54,15 @@ class Grant:
     until: float
     """When it lapses, in seconds of the monotonic clock: a read that began later needs no help."""
 
-    def requests(self) -> dict[str, Decimal]:
-        """Of one pod."""
-        return {
+    def requests(self, num_pods: int) -> dict[str, Decimal]:
+        """Of so many pods."""
+        each = {
             "cpu": self.cpu,
             "memory": Decimal(self.memory),
             self.resource: Decimal(self.wish.gpus_per_node),
             **{name: Decimal(number) for name, number in self.devices.items()},
         }
+        return {name: number * num_pods for name, number in each.items()}
 
 
 class Granted:
@@ -78,7 +80,7 @@ class Granted:
 
     def held(self, seen: Observed) -> Observed:
         """Return the same, with what other gangs were granted counted as held."""
-        if seen.nodes is None or seen.spec.resources.gpus_per_node == 0:
+        if seen.nodes is None:
             return seen
         grants = self._known()
         if seen.key in grants:
@@ -90,7 +92,7 @@ class Granted:
 
     def note(self, seen: Observed, status: dict[str, Any]) -> None:
         """Take in what a look has decided: the status that the job is to have."""
-        if seen.job is not None and seen.spec.resources.gpus_per_node:
+        if seen.job is not None:
             self._note(seen.key, seen.uid, seen.spec, status)
 
     def forget(self, key: Key) -> None:
@@ -168,20 +170,22 @@ def _with(nodes: tuple[Node, ...], grants: Iterable[Grant], *, at: float) -> tup
 
 
 def _place(nodes: list[Node], grant: Grant, num_pods: int) -> None:
-    """Put so many pods on the first nodes that have room for one, as far as there are any."""
-    for node in tuple(nodes):
+    """Put so many pods on the first nodes that have room, as far as there are any."""
+    gpus, more = grant.wish.gpus_per_node, dict[str, Usage]()
+    for node in nodes if gpus else hosts(nodes):
         if num_pods <= 0:
-            return
+            break
         usage = node.usage or Usage()
+        room = node.num_free(gpus=gpus, cpu=grant.cpu, memory=grant.memory, devices=grant.devices)
         if (
-            usage.gangs[grant.gang]
-            or not node.has_free(
-                gpus=grant.wish.gpus_per_node, cpu=grant.cpu, memory=grant.memory, devices=grant.devices
-            )
+            room == 0
+            or (gpus and usage.gangs[grant.gang])
             or not can_take(node, grant.wish, resource=grant.resource, selectors=grant.selectors)
         ):
             continue
-        num_pods -= 1
-        more = usage.plus(grant.requests())
+        placed = min(room, num_pods)
+        num_pods -= placed
+        more[node.name] = usage.plus(grant.requests(placed))
+    if more:
         # A node whose GPUs are of several kinds is there once for each.
-        nodes[:] = [replace(one, usage=more) if one.name == node.name else one for one in nodes]
+        nodes[:] = [replace(one, usage=more.get(one.name, one.usage)) for one in nodes]

@@ -55,6 +55,7 @@ PYTORCHJOB: Final = Kind("kubeflow.org", "v1", "pytorchjobs", "PyTorchJob")
 JOBSET: Final = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 TRAINJOB: Final = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob")
 TRAINING_RUNTIME: Final = Kind("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime")
+POD_GROUP: Final = Kind("scheduling.k8s.io", "v1alpha2", "podgroups", "PodGroup")
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 POD: Final = Kind("", "v1", "pods", "Pod")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
@@ -68,7 +69,9 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
 GANGS: Final = (PYTORCHJOB, JOBSET, TRAINJOB)
 """Kinds that run the pods of an attempt, the preferred one first. A cluster need not have them all."""
-OPTIONAL: Final = (*GANGS, TRAINING_RUNTIME)
+NEEDS: Final = (TRAINING_RUNTIME, POD_GROUP)
+"""Kinds of what a gang may need: made before it, and removed with it."""
+OPTIONAL: Final = (*GANGS, *NEEDS)
 """Kinds that a cluster may not have."""
 CHILDREN: Final = (CLAIM, CONFIG_MAP, JOB, *OPTIONAL, POD)
 """Kinds that belong to a job, found by their labels."""

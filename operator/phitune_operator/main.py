@@ -25,7 +25,13 @@ import kopf
 from phitune_operator import handlers, health, logs, names
 from phitune_operator.backends import AUTO
 from phitune_operator.clock import utc_now
-from phitune_operator.cluster_settings import SettingsError, network_profiles, pools, trainer_images
+from phitune_operator.cluster_settings import (
+    SettingsError,
+    network_profiles,
+    pools,
+    trainer_images,
+    wants_gang_scheduling,
+)
 from phitune_operator.installed import Installed
 from phitune_operator.kinds import GANGS
 from phitune_operator.kube import ApiError, Kube
@@ -105,6 +111,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=[AUTO, *(kind.kind.lower() for kind in GANGS)],
         help="kind of object that runs the gangs of new jobs (PHITUNE_BACKEND; default: the first that the "
         "cluster has)",
+    )
+    parser.add_argument(
+        "--gang-scheduling",
+        action="store_true",
+        default=wants_gang_scheduling(os.environ),
+        help="have the cluster's own scheduler place gangs, each whole or not at all, where the cluster has "
+        "PodGroups (PHITUNE_GANG_SCHEDULING=true; the chart brings the policy that their pods need)",
     )
     options = parser.parse_args(argv)
     if options.lease and not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", options.lease):
@@ -187,7 +200,7 @@ async def run(options: argparse.Namespace) -> None:
             pool_wait=timedelta(seconds=options.pool_wait),
             network_profiles=network_profiles(os.environ),
         )
-        installed = Installed(kube, options.backend)
+        installed = Installed(kube, options.backend, gang_scheduling=options.gang_scheduling)
         resync = Resync(kube, store, queue, options.namespaces, installed)
         if options.lease:
             namespace, _, name = options.lease.partition("/")
@@ -201,7 +214,7 @@ async def run(options: argparse.Namespace) -> None:
         if not await is_done_before_signal(see_cluster(resync)):
             LOGGER.info("stopped before the cluster could be read")
             return
-        settings = replace(settings, backend=installed.default)
+        settings = replace(settings, backend=installed.default, gang_scheduling=installed.gang_scheduling)
         observer = Observer(kube, store, ProgressPoller(session), settings)
         reconciler = Reconciler(kube, store, queue, observer, metrics, clock=utc_now)
         probes.ready(resync)

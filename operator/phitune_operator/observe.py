@@ -1,14 +1,14 @@
 """The reads: all about one job, from the store and, where no watch tells, the API server and rank 0.
 
 Rights used here, beside list and watch of the kinds in the store (finetunejobs, pytorchjobs, jobsets,
-trainjobs, trainingruntimes, jobs, pods, configmaps, persistentvolumeclaims):
+trainjobs, trainingruntimes, podgroups, jobs, pods, configmaps, persistentvolumeclaims):
 
 | resource | verbs | for |
 | --- | --- | --- |
 | persistentvolumeclaims | get | the claim that a job names |
 | finetunejobs | list | whether a job is still there before its gang is made again |
 | nodes | get, list | what they have for pods (`capacity.py`); whether that of a silent pod is alive |
-| pods | list | what is held of nodes with GPUs (`capacity.py`); in the whole cluster, where allowed |
+| pods | list | what is held of nodes (`capacity.py`); in the whole cluster, where allowed |
 | events | list | why a controller could not create pods |
 | localqueues.kueue.x-k8s.io | list | whether the queue that a job names is there |
 | workloads.kueue.x-k8s.io | list | why a gang is queued, or was taken back |
@@ -37,10 +37,10 @@ from phitune_operator.kinds import (
     JOB,
     JOBSET,
     LOCAL_QUEUE,
+    NEEDS,
     NODE,
     POD,
     PYTORCHJOB,
-    TRAINING_RUNTIME,
     WORKLOAD,
     Key,
     Kind,
@@ -117,7 +117,7 @@ class Observer:
             config_map=next(iter(self._mine(CONFIG_MAP, key, raw)), None),
             prepare=next(iter(self._mine(JOB, key, raw)), None),
             gangs=tuple(self._gangs(key, raw)),
-            runtimes=tuple(self._mine(TRAINING_RUNTIME, key, raw)),
+            needs=tuple(obj for kind in NEEDS for obj in self._mine(kind, key, raw)),
             pods=tuple(view(pod) for pod in self._pods(key, raw)),
             farewell=self._farewell(key, raw),
             poll_in=self._pace(raw),
@@ -263,13 +263,11 @@ class Observer:
         return known.job if known else None
 
     async def _nodes(self, seen: Observed) -> Reading | None:
-        if seen.spec.resources.gpus_per_node == 0:
-            return None if is_pinned(seen) else await self._capacity.hosts()
         # While pods of the last gang go, they hold what the next one gets: the answer would be old at once.
         is_held = bool(seen.gangs) or any(pod.is_live for pod in seen.gang_pods)
         if is_pinned(seen) and is_held:
             return None
-        return await self._capacity.gpu_nodes()
+        return await self._capacity.nodes()
 
     def _waited(self, seen: Observed, refusal: Refusal | None) -> timedelta | None:
         is_waiting = seen.gang is not None and waits_for_nodes(

@@ -19,7 +19,7 @@ from phitune_operator.kinds import (
     name_of,
     uid_of,
 )
-from phitune_operator.placement import Node
+from phitune_operator.nodes import Node
 from phitune_operator.pods import PodView
 from phitune_operator.refusals import Refusal
 from phitune_operator.reports import EndReport, ProgressReport
@@ -74,6 +74,8 @@ class Settings:
     """Kind of the gangs of new jobs."""
     network_profiles: tuple[NetworkProfile, ...] = ()
     """How pods on GPUs of a product reach each other."""
+    gang_scheduling: bool = False
+    """Whether the cluster's own scheduler places gangs whole (PodGroups)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +107,14 @@ class Observed:
     """Another job that has put on the volume what this one needs, not long ago."""
     gangs: tuple[Object, ...] = ()
     """Gangs of the job, every attempt."""
-    runtimes: tuple[Object, ...] = ()
-    """TrainingRuntimes of those that are TrainJobs."""
+    needs: tuple[Object, ...] = ()
+    """What the gangs need: TrainingRuntimes of TrainJobs, and PodGroups."""
     pods: tuple[PodView, ...] = ()
     """Pods of prepare and of every attempt."""
     farewell: PodView | None = None
     """The rank 0 pod that was deleted last, as it was at its end."""
     nodes: tuple[Node, ...] | None = None
-    """The cluster's nodes with GPUs, or all of them for a job on CPU; read only while a place is sought."""
+    """The cluster's nodes; read only while a place is sought."""
     nodes_at: float = 0.0
     """When they were read, in seconds of the monotonic clock."""
     waited: timedelta | None = None

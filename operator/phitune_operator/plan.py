@@ -32,7 +32,7 @@ from phitune_operator.blocked import BlockedError, BrokenConfigError
 from phitune_operator.clock import from_text, to_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import FINETUNEJOB, JOB, POD, is_terminating, kind_of
+from phitune_operator.kinds import FINETUNEJOB, JOB, POD, Object, is_terminating, kind_of
 from phitune_operator.observed import Create, Delete, Observed, Plan
 from phitune_operator.policies import acceptance, deadline, prepare, ttl
 from phitune_operator.prepared import what_to_prepare
@@ -133,7 +133,7 @@ def suspend(seen: Observed, draft: Draft) -> None:
     hear_rank_zero(seen, draft)
     if seen.prepare is not None and not is_true(seen.status, names.CONDITION_PREPARED):
         clear_away(draft, JOB, seen.prepare)
-    for known in (*seen.gangs, *seen.runtimes):
+    for known in (*seen.gangs, *seen.needs):
         clear_away(draft, kind_of(known), known)
     running = [pod.name for pod in seen.pods if pod.is_live]
     draft.set("phase", "Suspended")
@@ -152,7 +152,7 @@ def go_on(seen: Observed, draft: Draft) -> None:
     if seen.gang is None or not seen.gang_pods:
         decide.check(seen)
     subject, placement = decide.subject_of(seen)
-    is_new = not decide.is_pinned(seen) and decide.is_another(placement, than=seen.status.get("placement"))
+    is_new = not decide.is_pinned(seen) and placement != seen.status.get("placement")
     if is_new and subject.gpus_per_node:
         draft.announce("Placed", placement["reason"])
     draft.set("placement", placement)
@@ -201,6 +201,8 @@ def wait_for_change(seen: Observed, draft: Draft, problem: BlockedError) -> None
     if seen.gang is None:
         draft.set("phase", "Pending")
     draft.look_again(RECHECK)
+    if seen.prepare is not None and not is_terminating(seen.prepare) and not is_prepared(seen, draft):
+        follow_prepare(seen, seen.prepare, draft)
 
 
 def provide(seen: Observed, subject: Subject, draft: Draft) -> None:
@@ -237,7 +239,7 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
     draft.set("phase", "Preparing")
     draft.set_condition(names.CONDITION_RUNNING, False, "Preparing", "model and data come first")
     leave_suspension(draft)
-    for known in (*seen.gangs, *seen.runtimes):
+    for known in (*seen.gangs, *seen.needs):
         clear_away(draft, kind_of(known), known)  # of an attempt whose error is doubted
     if seen.prepare is None:
         if not prepare.is_doubted(seen.status):
@@ -252,7 +254,13 @@ def get_prepared(seen: Observed, subject: Subject, draft: Draft) -> None:
     if is_waiting and (is_outdated(seen.prepare, subject) or is_sent_elsewhere(seen, subject)):
         clear_away(draft, JOB, seen.prepare)
         return
-    preparation = prepare.how_it_stands(seen.prepare, seen.prepare_pods)
+    follow_prepare(seen, seen.prepare, draft)
+
+
+def follow_prepare(seen: Observed, job: Object, draft: Draft) -> None:
+    """Say how far the prepare Job is, or fail with what it said."""
+    draft.set("phase", "Preparing")
+    preparation = prepare.how_it_stands(job, seen.prepare_pods)
     if preparation.stage is prepare.Stage.FAILED:
         draft.record_failure(preparation.reason, preparation.message, preparation.pod)
         draft.fail(preparation.reason, preparation.message)

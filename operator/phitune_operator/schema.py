@@ -13,8 +13,9 @@ from typing import Any, Final
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob, FineTuneJobSpec
 from phitune_operator.api_status import Status
-from phitune_operator.fields import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE, PRESERVE_UNKNOWN
-from phitune_operator.rules import IMMUTABLE, RULES, Rule
+from phitune_operator.fields import INT_OR_STRING, LIST_MAP_KEYS, LIST_TYPE
+from phitune_operator.rule import Rule
+from phitune_operator.rules import IMMUTABLE, RULES
 
 Schema = dict[str, Any]
 
@@ -33,7 +34,6 @@ _KEPT: Final = (
     "maxProperties",
     "required",
     INT_OR_STRING,
-    PRESERVE_UNKNOWN,
     LIST_TYPE,
     LIST_MAP_KEYS,
 )

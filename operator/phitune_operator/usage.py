@@ -26,7 +26,7 @@ class Usage:
     """Pods of our gangs that are counted here, by the uid of their job and their attempt."""
 
     def plus(self, requests: Mapping[str, Decimal]) -> "Usage":
-        """The same with one more pod."""
+        """The same with more pods, which ask for so much together."""
         more = Usage(
             cpu=self.cpu, memory=self.memory, devices=Counter(self.devices), gangs=Counter(self.gangs)
         )

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from phitune_operator.api import FineTuneJob
 from phitune_operator.fields import IN_WORDS, LIST_MAP_KEYS
-from phitune_operator.rules import RULES, Rule
+from phitune_operator.rule import Rule
+from phitune_operator.rules import RULES
 from phitune_operator.schema import Schema, object_schema, structural, with_defaults
 from phitune_trainer.problems import message_of, path_of
 

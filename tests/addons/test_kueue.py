@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.addons import add, told_backend
+from harness.addons import KUEUE, add, local_queue, told_backend
 from harness.cluster import Cluster, Object
 from harness.incarnations import incarnations
 from harness.installed import Installed
@@ -17,7 +17,6 @@ from phitune_operator import names
 pytestmark = pytest.mark.timeout(1200)
 QUEUED = {"queueName": "team", "storage": {"size": None, "claimName": "shared"}}
 """What one job has prepared on the claim, the others do not wait for."""
-KUEUE = "kueue.x-k8s.io/v1beta1"
 
 
 @pytest.fixture(scope="module")
@@ -37,35 +36,12 @@ def backend(kueue: Cluster, phitune: Installed, request: pytest.FixtureRequest) 
 @pytest.fixture
 def queue(kueue: Cluster, namespace: str) -> Iterator[None]:
     """A LocalQueue `team` with room for one gang, where the urgent goes first."""
-    flavor, urgent = f"{namespace}-any", f"{namespace}-urgent"
-    quotas = [{"name": "cpu", "nominalQuota": "500m"}, {"name": "memory", "nominalQuota": "5Gi"}]
+    urgent = f"{namespace}-urgent"
     kueue.apply(
-        {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": flavor}},
-        {
-            "apiVersion": KUEUE,
-            "kind": "ClusterQueue",
-            "metadata": {"name": namespace},
-            "spec": {
-                "namespaceSelector": {},
-                "preemption": {"withinClusterQueue": "LowerPriority"},
-                "resourceGroups": [
-                    {
-                        "coveredResources": ["cpu", "memory"],
-                        "flavors": [{"name": flavor, "resources": quotas}],
-                    }
-                ],
-            },
-        },
-        {
-            "apiVersion": KUEUE,
-            "kind": "LocalQueue",
-            "metadata": {"name": "team", "namespace": namespace},
-            "spec": {"clusterQueue": namespace},
-        },
         {"apiVersion": KUEUE, "kind": "WorkloadPriorityClass", "metadata": {"name": urgent}, "value": 1000},
     )
-    yield
-    kueue.kubectl("delete", "clusterqueue", namespace, "--wait=false")
+    with local_queue(kueue, namespace, cpu="500m", memory="5Gi"):
+        yield
     kueue.kubectl("delete", "workloadpriorityclass", urgent)
 
 

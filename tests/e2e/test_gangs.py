@@ -53,24 +53,39 @@ def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
     assert "adapter_model.safetensors" in files
 
 
-def test_gang_with_half_of_its_nodes_is_taken_back_and_trains_once_there_is_room(lab: Lab) -> None:
+def test_gang_is_made_when_all_fit_and_taken_back_if_the_scheduler_knows_better(lab: Lab) -> None:
     node, *_ = lab.cluster.list("nodes", lab.namespace)
     share = f"{int(0.6 * cores(node['status']['allocatable']['cpu']) * 1000)}m"
-    occupant = helper_pod("occupant", "", lab.trainer_image, "import time; time.sleep(600)")
-    occupant["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
-    (container,) = occupant["spec"]["containers"]
-    container |= {"resources": {"requests": {"cpu": share}}, "volumeMounts": []}
-    lab.apply(occupant)
-    lab.apply(finetunejob("halved", {"resources": {"cpu": share}}))
+    lab.apply(occupant(lab, "greedy", node, cpu=share))
+    # That it keeps away from such pods is for the scheduler to see: the operator counts CPUs and memory.
+    beside = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"shy": "true"}}}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    lab.apply(finetunejob("halved", {"resources": {"cpu": share}, "podTemplate": {"affinity": apart}}))
 
-    def taken_back() -> bool:
-        return "HalfPlaced" in dict(lab.events("halved"))
+    def events() -> dict[str, str]:
+        return dict(lab.events("halved"))
 
-    lab.wait("end of the half-placed gang", taken_back, timeout=180)
-    assert "only 1 of 2 pods found a node within 1m" in dict(lab.events("halved"))["HalfPlaced"]
-    lab.cluster.kubectl("delete", "pod", "occupant", "-n", lab.namespace, "--grace-period", "1")
+    lab.wait("word that there is no room", lambda: "NoRoom" in events(), timeout=120)
+    assert "nodes have room for 1 of 2 pods" in events()["NoRoom"]
+    assert lab.pods("halved", role="trainer") == []
+
+    lab.apply(occupant(lab, "shy", node, cpu="10m"))
+    lab.cluster.kubectl("delete", "pod", "greedy", "-n", lab.namespace, "--grace-period", "1")
+    lab.wait("end of the half-placed gang", lambda: "HalfPlaced" in events(), timeout=180)
+    assert "only 1 of 2 pods found a node within 1m" in events()["HalfPlaced"]
+    lab.cluster.kubectl("delete", "pod", "shy", "-n", lab.namespace, "--grace-period", "1")
     status = lab.wait_for_phase("halved", "Succeeded", timeout=300)
     assert status["restartsCounted"] == 0
+
+
+def occupant(lab: Lab, name: str, node: Object, *, cpu: str) -> Object:
+    """A pod on that node which asks for so many CPUs and sleeps; its name is a label, too."""
+    pod = helper_pod(name, "", lab.trainer_image, "import time; time.sleep(600)")
+    pod["metadata"]["labels"] = {name: "true"}
+    pod["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
+    (container,) = pod["spec"]["containers"]
+    container |= {"resources": {"requests": {"cpu": cpu}}, "volumeMounts": []}
+    return pod
 
 
 def cores(quantity: str) -> float:

@@ -17,6 +17,7 @@ CRDS = {
     "trainer": "trainjobs.trainer.kubeflow.org",
 }
 """By which one sees that a cluster has a piece of hack/cluster."""
+KUEUE = "kueue.x-k8s.io/v1beta1"
 
 
 def add(cluster: Cluster, *pieces: str) -> None:
@@ -38,3 +39,36 @@ def told_backend(cluster: Cluster, name: str) -> Iterator[None]:
         yield
     finally:
         install(cluster)
+
+
+@contextmanager
+def local_queue(cluster: Cluster, namespace: str, *, cpu: str, memory: str) -> Iterator[None]:
+    """A LocalQueue `team` of the namespace with so much quota, where the urgent goes first."""
+    flavor = f"{namespace}-any"
+    quotas = [{"name": "cpu", "nominalQuota": cpu}, {"name": "memory", "nominalQuota": memory}]
+    cluster.apply(
+        {"apiVersion": KUEUE, "kind": "ResourceFlavor", "metadata": {"name": flavor}},
+        {
+            "apiVersion": KUEUE,
+            "kind": "ClusterQueue",
+            "metadata": {"name": namespace},
+            "spec": {
+                "namespaceSelector": {},
+                "preemption": {"withinClusterQueue": "LowerPriority"},
+                "resourceGroups": [
+                    {
+                        "coveredResources": ["cpu", "memory"],
+                        "flavors": [{"name": flavor, "resources": quotas}],
+                    }
+                ],
+            },
+        },
+        {
+            "apiVersion": KUEUE,
+            "kind": "LocalQueue",
+            "metadata": {"name": "team", "namespace": namespace},
+            "spec": {"clusterQueue": namespace},
+        },
+    )
+    yield
+    cluster.kubectl("delete", "clusterqueue", namespace, "--wait=false")

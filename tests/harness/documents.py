@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.affinity import PREFERRED, REQUIRED, WISHES
 from harness.cluster import Object
 from harness.jobs import finetunejob
 
@@ -161,15 +162,19 @@ ACCEPTED: dict[str, Object] = {
             "podTemplate": {
                 "labels": {"team": "x"},
                 "annotations": {"example.com/a": "b"},
-                "affinity": {
-                    "nodeAffinity": {
-                        "requiredDuringSchedulingIgnoredDuringExecution": {
-                            "nodeSelectorTerms": [{"matchExpressions": [{"anything": [1, {"a": True}]}]}]
-                        }
-                    },
-                    "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
-                },
+                "affinity": WISHES,
                 "schedulerName": "volcano",
+            }
+        }
+    ),
+    "wishes that say nothing": job(
+        {
+            "podTemplate": {
+                "affinity": {
+                    "nodeAffinity": {PREFERRED: [{"weight": 1, "preference": {}}]},
+                    "podAffinity": {REQUIRED: [{"topologyKey": "zone"}], PREFERRED: []},
+                    "podAntiAffinity": {REQUIRED: [{"topologyKey": "zone", "labelSelector": {}}]},
+                }
             }
         }
     ),

@@ -96,7 +96,18 @@ BASES: list[Object] = [
 def documents() -> st.SearchStrategy[Object]:
     """Whole FineTuneJobs: the fields that are needed are there and right, so that a good part is accepted."""
     spec = object_schema()["properties"]["spec"]
-    return st.tuples(st.sampled_from(BASES), _group(spec, most=3)).map(
+    return _jobs(_group(spec, most=3))
+
+
+def wishful_documents() -> st.SearchStrategy[Object]:
+    """Whole FineTuneJobs that say where their pods may run, which few of the others do."""
+    template = object_schema()["properties"]["spec"]["properties"]["podTemplate"]["properties"]
+    wishes = _group(template["affinity"], most=4)
+    return _jobs(wishes.map(lambda affinity: {"podTemplate": {"affinity": affinity}}))
+
+
+def _jobs(specs: st.SearchStrategy[Object]) -> st.SearchStrategy[Object]:
+    return st.tuples(st.sampled_from(BASES), specs).map(
         lambda drawn: {
             "apiVersion": "phitune.dev/v1alpha1",
             "kind": "FineTuneJob",

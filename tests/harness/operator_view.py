@@ -10,8 +10,8 @@ from harness.jobs import SMALL, finetunejob, merged
 from phitune_operator import names
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import Object
+from phitune_operator.nodes import Node
 from phitune_operator.observed import Observed, Settings
-from phitune_operator.placement import Node
 from phitune_operator.pods import PodView, view
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.render.subject import Subject

@@ -21,15 +21,15 @@ MOST_RUNS = 8
 
 
 @contextmanager
-def provided_cluster() -> Iterator[Cluster]:
-    """The cluster of KUBECONFIG, or a local one that lives as long as the tests."""
+def provided_cluster(*options: str) -> Iterator[Cluster]:
+    """The cluster of KUBECONFIG, or a local one (with `options` of `up`) that lives as long as the tests."""
     given = os.environ.get("KUBECONFIG")
     if given:
         yield Cluster(Path(given), _on_path("kubectl"), _on_path("helm"), state=None)
         return
     with reserved_name() as name:
         run(hack_cluster("build"), timeout=1800)
-        with local_cluster(STATES / name, "--audit-log") as cluster:
+        with local_cluster(STATES / name, "--audit-log", *options) as cluster:
             yield cluster
 
 

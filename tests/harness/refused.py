@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from harness.documents import GPU, LORA, Refused, job
+from harness.refused_affinity import AFFINITY
 from harness.refused_alone import ALONE
 from harness.refused_fields import FIELDS
 
 REFUSED: list[Refused] = [
     *ALONE,
     *FIELDS,
+    *AFFINITY,
     # fields that do not go together
     Refused("lora with full", job({"lora": {}}), "spec.lora", "not with method full"),
     Refused(
@@ -177,23 +179,6 @@ REFUSED: list[Refused] = [
         job({"podTemplate": {"affinity": {"nodeAffinities": {}}}}),
         "spec.podTemplate.affinity.nodeAffinities",
         "",
-    ),
-    Refused(
-        "term that no node matches",
-        job(
-            {
-                "podTemplate": {
-                    "affinity": {
-                        "nodeAffinity": {
-                            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}
-                        }
-                    }
-                }
-            }
-        ),
-        "spec.podTemplate.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution"
-        ".nodeSelectorTerms[0].matchExpressions",
-        "matches no node",
     ),
     Refused(
         "passes of several samples without packing",

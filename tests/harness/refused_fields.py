@@ -8,10 +8,6 @@ from harness.cluster import Object
 from harness.documents import Refused, job
 from harness.jobs import merged
 
-WHEN = "DuringSchedulingIgnoredDuringExecution"
-REQUIRED, PREFERRED = f"required{WHEN}", f"preferred{WHEN}"
-NODE = "podTemplate.affinity.nodeAffinity"
-TERMS = f"{NODE}.{REQUIRED}.nodeSelectorTerms"
 MAP, LIST, BOOLEAN = "a map of fields, got", "must be a list", "true or false"
 
 _ROWS: list[tuple[str, Any, str, Object]] = [
@@ -51,20 +47,6 @@ _ROWS: list[tuple[str, Any, str, Object]] = [
     ("podTemplate", "small", MAP, {}),
     ("podTemplate.annotations", {"a": "x" * 1025}, "at most 1024", {}),
     ("podTemplate.affinity", [], MAP, {}),
-    (NODE, [], MAP, {}),
-    (f"{NODE}.{REQUIRED}", [], MAP, {}),
-    (TERMS, [], "at least 1", {}),
-    (f"{TERMS}[*].matchFields", [], "at least 1", {}),
-    (f"{NODE}.{PREFERRED}", {}, LIST, {}),
-    *(
-        (f"podTemplate.affinity.{kind}{rest}", wrong, said, {})
-        for kind in ("podAffinity", "podAntiAffinity")
-        for rest, wrong, said in (
-            ("", [], MAP),
-            (f".{REQUIRED}", {}, LIST),
-            (f".{PREFERRED}", [{"weight": 1}] * 33, "at most 32"),
-        )
-    ),
     ("resources.priorityClassName", "system-node-critical", "of the cluster's own pods", {}),
     ("resources.cpu", "10001", 'at most "10k"', {}),
     ("resources.memory", "1e99", 'at most "1Pi"', {}),

@@ -24,7 +24,9 @@ from phitune_operator.kinds import (
     GANGS,
     JOB,
     JOBSET,
+    NODE,
     POD,
+    POD_GROUP,
     PYTORCHJOB,
     TRAINING_RUNTIME,
     TRAINJOB,
@@ -43,6 +45,14 @@ from phitune_operator.kube import ApiError
 Place = tuple[Kind, str, str]
 Move = tuple[str, Callable[[], None]]
 """A name, and what happens."""
+ROOMY: Object = {
+    "metadata": {"name": "roomy"},
+    "status": {
+        "allocatable": {"cpu": "1k", "memory": "9Ti"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    },
+}
+"""The node that has room for all pods on CPU, whatever other nodes they are on."""
 
 
 class OperatorKilled(BaseException):
@@ -78,7 +88,7 @@ class SimulatedCluster:
         return [copy.deepcopy(obj) for (of_kind, _, _), obj in sorted_items(self.objects) if of_kind == kind]
 
     async def pages(self, kind: Kind, *, fields: str = "") -> AsyncIterator[Sequence[Object]]:
-        yield await self.list(kind)
+        yield [ROOMY] if kind == NODE else await self.list(kind)
 
     async def create(self, kind: Kind, obj: Object) -> Object:
         self._may_be_killed()
@@ -159,11 +169,13 @@ class SimulatedCluster:
         self.change(obj, lambda changed: how(changed["spec"]))
 
     def remove(self, obj: Object) -> None:
-        """Delete: a live pod only begins to stop, a runtime in use stays, anything else is gone."""
+        """Delete: a live pod only begins to stop, what is in use stays, anything else is gone."""
         if kind_of(obj) == POD and is_live(obj):
             if not is_terminating(obj):
                 later = to_text(self.now + timedelta(seconds=names.TERMINATION_GRACE_SECONDS))
                 self.change(obj, lambda pod: pod["metadata"].update(deletionTimestamp=later))
+        elif kind_of(obj) == POD_GROUP and self._live_pods_in(obj):
+            self.change(obj, lambda group: group["metadata"].update(deletionTimestamp=to_text(self.now)))
         elif kind_of(obj) != TRAINING_RUNTIME or not self._trainer.holds(obj):
             self.forget(obj)
 
@@ -199,6 +211,9 @@ class SimulatedCluster:
                 moves += self._kueue(gang)
         for gang in self.of_kind(TRAINJOB):
             moves += self._kueue(gang) if is_suspended(gang) else []
+        for group in self.of_kind(POD_GROUP):
+            if is_terminating(group) and not self._live_pods_in(group):
+                moves.append((f"release {name_of(group)}", lambda group=group: self.forget(group)))
         moves += self._trainer.moves()
         for pod in self.of_kind(POD):
             moves += self._kubelet(pod)
@@ -291,6 +306,10 @@ class SimulatedCluster:
             for pod in self._live_pods_below(gang)
             if not is_terminating(pod)
         ]
+
+    def _live_pods_in(self, group: Object) -> list[Object]:
+        pods = self.live_trainers()
+        return [pod for pod in pods if labels_of(pod).get(names.LABEL_POD_GROUP) == name_of(group)]
 
     def _live_pods_below(self, gang: Object) -> list[Object]:
         owners = {uid_of(gang)}

@@ -61,6 +61,7 @@ VALUES: dict[str, tuple[Any, str, Any]] = {
     ),
     "placementGraceSeconds": (5, "env.PHITUNE_PLACEMENT_GRACE", 5),
     "backend": ("jobset", "env.PHITUNE_BACKEND", "jobset"),
+    "gangScheduling": ("enabled", "env.PHITUNE_GANG_SCHEDULING", "true"),
     "logLevel": ("debug", "env.PHITUNE_LOG_LEVEL", "debug"),
     "monitoring.serviceMonitor": (True, "ServiceMonitor.kind", "ServiceMonitor"),
     "monitoring.podMonitor": (True, "PodMonitor.kind", "PodMonitor"),

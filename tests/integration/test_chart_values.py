@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from phitune_operator.cluster_settings import (
     network_profiles,
     pools,
     trainer_images,
+    wants_gang_scheduling,
 )
 from phitune_operator.main import hub_access, network_access
 from phitune_operator.observed import HubAccess, NetworkAccess
@@ -226,6 +228,50 @@ def test_without_network_policies_there_is_none_and_no_right_to_make_one(cluster
     assert "networkpolicies" not in json.dumps(objects)
     env = told(objects)
     assert network_access(env) is None
+
+
+POD_GROUPS = "scheduling.k8s.io/v1alpha2/PodGroup"
+POLICIES = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+
+
+@pytest.mark.parametrize(
+    ("settings", "served", "is_on"),
+    [
+        pytest.param([], [], False, id="not there"),
+        pytest.param([], [POD_GROUPS], False, id="no way to bring pods to their groups"),
+        pytest.param([], [POD_GROUPS, POLICIES], True, id="there"),
+        pytest.param(
+            ['gangScheduling="disabled"'], [POD_GROUPS, POLICIES], False, id="there, and not wished for"
+        ),
+        pytest.param(['gangScheduling="enabled"'], [], True, id="wished for"),
+    ],
+)
+def test_scheduler_places_gangs_where_it_can_and_may_and_only_then_there_is_a_right_to_their_groups(
+    cluster: Cluster, settings: list[str], served: list[str], is_on: bool
+) -> None:
+    objects = rendered(cluster, *settings, options=tuple(f"--api-versions={api}" for api in served))
+    kinds = {found["kind"] for found in objects}
+    policies = {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
+    assert policies & kinds == (policies if is_on else set())
+    assert ("podgroups" in json.dumps(objects)) is is_on
+    assert wants_gang_scheduling(told(objects)) is is_on
+
+
+def test_policy_for_gangs_is_bound_and_knows_pods_of_gangs_by_what_they_carry(cluster: Cluster) -> None:
+    objects = rendered(cluster, 'gangScheduling="enabled"', 'namespaces=["a"]')
+    policy = one(objects, "MutatingAdmissionPolicy")
+    assert one(objects, "MutatingAdmissionPolicyBinding")["spec"]["policyName"] == policy["metadata"]["name"]
+    matched = policy["spec"]["matchConstraints"]
+    (within,) = matched["namespaceSelector"]["matchExpressions"]
+    assert (within["operator"], within["values"]) == ("In", ["a"])
+    pods = pytorchjob(replace(subject(), has_pod_group=True), 1)["spec"]["pytorchReplicaSpecs"]["Master"]
+    labels = pods["template"]["metadata"]["labels"]
+    assert matched["objectSelector"]["matchLabels"].items() <= labels.items()
+    (carried,) = matched["objectSelector"]["matchExpressions"]
+    assert carried == {"key": names.LABEL_POD_GROUP, "operator": "Exists"}
+    (mutation,) = policy["spec"]["mutations"]
+    assert f'object.metadata.labels["{names.LABEL_POD_GROUP}"]' in mutation["jsonPatch"]["expression"]
+    assert policy["spec"]["failurePolicy"] == "Fail"
 
 
 def test_no_role_names_a_wildcard_or_secrets(cluster: Cluster) -> None:

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from harness.cluster import REPOSITORY, Cluster, CommandError
 from harness.crd import installed_crd
 from harness.documents import ACCEPTED, Refused, job
-from harness.fuzz import documents
+from harness.fuzz import documents, wishful_documents
 from harness.planned import outcome
+from harness.pods_of_templates import pods_of
 from harness.refused import REFUSED
 from phitune_operator.kinds import FINETUNEJOB, kind_of
 from phitune_operator.validate import validate
@@ -51,8 +52,8 @@ def send(cluster: Cluster, made: dict[str, Any]) -> str:
     return said
 
 
-OTHERS = {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job", "PyTorchJob"}
-"""Kinds that are made for a job."""
+OTHERS = {"PersistentVolumeClaim", "NetworkPolicy", "ConfigMap", "Job", "PyTorchJob", "Pod"}
+"""Kinds that are made for a job, and pods."""
 
 
 def refusal(cluster: Cluster, text: str) -> str:
@@ -134,7 +135,7 @@ def test_server_and_render_agree_on_random_jobs(cluster: Cluster) -> None:
     num_accepted = 0
 
     @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(documents())
+    @given(documents() | wishful_documents())
     def agree(document: dict[str, Any]) -> None:
         nonlocal num_accepted
         problems = validate(document)
@@ -150,16 +151,17 @@ def test_server_takes_everything_that_comes_of_random_jobs(cluster: Cluster) -> 
     num_taken = 0
 
     @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(documents())
+    @given(documents() | wishful_documents())
     def taken(document: dict[str, Any]) -> None:
         nonlocal num_taken
         if validate(document):
             return
-        # What stands inside of its terms, the schema leaves to the server.
-        (document["spec"].get("podTemplate") or {}).pop("affinity", None)
         for made in outcome(document, namespace="default").objects:
             assert not send(cluster, made), made
             num_taken += 1
+            for pod in pods_of([made] if made["kind"] == "PyTorchJob" else []):
+                pod["spec"].pop("priorityClassName", None)  # there is none, which is not for a schema to see
+                assert not send(cluster, pod), pod
 
     taken()
     assert num_taken > 50

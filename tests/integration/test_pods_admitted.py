@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
+from harness.affinity import WISHES
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object, run
 from harness.jobs import finetunejob
+from harness.pods_of_templates import pods_of
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 PHITUNE = [sys.executable, "-m", "phitune_cli.main"]
@@ -29,35 +29,10 @@ def rendered(namespace: str, *files: Path) -> list[Object]:
     return [found for found in yaml.safe_load_all(text) if found]
 
 
-def pod_templates(value: Any) -> Iterator[Object]:
-    """Every pod template anywhere in an object."""
-    if isinstance(value, dict):
-        if isinstance(value.get("spec"), dict) and "containers" in value["spec"]:
-            yield value
-        else:
-            for inner in value.values():
-                yield from pod_templates(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from pod_templates(inner)
-
-
 def admit(cluster: Cluster, namespace: str, *objects: Object) -> None:
     """Ask the API server whether it would take them all; CommandError names those that it refuses."""
     sent = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
     cluster.kubectl("create", "--dry-run=server", "-n", namespace, "-f", "-", stdin=json.dumps(sent))
-
-
-def pods_of(objects: list[Object]) -> list[Object]:
-    """A pod of every template, as a controller would make it."""
-    return [as_pod(template) for found in objects for template in pod_templates(found)]
-
-
-def as_pod(template: Object) -> Object:
-    spec = {name: value for name, value in template["spec"].items() if name != "serviceAccountName"}
-    labels = template.get("metadata", {}).get("labels", {})
-    metadata = {"generateName": "sent-", "labels": labels}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def test_there_are_examples() -> None:
@@ -80,18 +55,10 @@ def test_every_pod_of_the_examples_is_admitted(cluster: Cluster, namespace: str)
 
 
 def test_every_wish_of_a_pod_template_is_taken(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
-    when = "DuringSchedulingIgnoredDuringExecution"
-    zone = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
-    beside = {"topologyKey": "rack", "labelSelector": {"matchLabels": {"app": "cache"}}}
-    pods = {f"required{when}": [beside], f"preferred{when}": [{"weight": 1, "podAffinityTerm": beside}]}
-    nodes = {
-        f"required{when}": {"nodeSelectorTerms": [zone]},
-        f"preferred{when}": [{"weight": 1, "preference": zone}],
-    }
     wishes = {
         "labels": {"team": "x"},
         "annotations": {"example.com/note": "anything at all"},
-        "affinity": {"nodeAffinity": nodes, "podAffinity": pods, "podAntiAffinity": pods},
+        "affinity": WISHES,
         "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
         "schedulerName": "volcano",
     }

@@ -30,6 +30,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.serviceAccount.name | default (include "phitune.fullname" .) -}}
 {{- end -}}
 
+{{/* "true" where the cluster's own scheduler places gangs: by wish, or where it has what that takes. */}}
+{{- define "phitune.gangScheduling" -}}
+{{- $apis := .Capabilities.APIVersions -}}
+{{- $has := and ($apis.Has "scheduling.k8s.io/v1alpha2/PodGroup") ($apis.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy") -}}
+{{- if or (eq .Values.gangScheduling "enabled") (and $has (eq .Values.gangScheduling "auto")) -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "phitune.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}

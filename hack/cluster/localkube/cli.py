@@ -137,6 +137,11 @@ def parser() -> argparse.ArgumentParser:
         help="write every request to the API server to STATE/logs/audit.log",
     )
     bring.add_argument(
+        "--gang-scheduling",
+        action=argparse.BooleanOptionalAction,
+        help="let the scheduler place gangs: PodGroups, which are alpha and off by default",
+    )
+    bring.add_argument(
         "--with",
         dest="extras",
         action="append",
@@ -237,6 +242,7 @@ def _up(options: argparse.Namespace) -> int:
         gpus=dict(gpus.parse_assignment(text) for text in options.gpu),
         has_egress=options.egress,
         has_audit_log=options.audit_log,
+        has_gang_scheduling=options.gang_scheduling,
         extras=extras.with_needs(options.extras),
     )
     before = paths.load()

@@ -14,6 +14,8 @@ from .processes import Daemon
 
 NODE_MONITOR_GRACE = "20s"
 """A node that is silent for so long is Unknown. The default of 50 s makes tests of node loss slow."""
+GANG_SCHEDULING = "--feature-gates=GenericWorkload=true,GangScheduling=true"
+"""For all three: PodGroups are served, let go when no pod uses them any more, and heeded."""
 
 
 def ensure(cluster: Cluster, paths: Paths, programs: Programs, console: Console) -> None:
@@ -114,6 +116,8 @@ def apiserver(cluster: Cluster, paths: Paths, programs: Programs) -> Daemon:
         "--allow-privileged=true",
         "--profiling=false",
     ]
+    if cluster.has_gang_scheduling:
+        flags += [GANG_SCHEDULING, "--runtime-config=scheduling.k8s.io/v1alpha2=true"]
     files: list[Path] = []
     if cluster.has_audit_log:
         policy = paths.config / "audit-policy.json"
@@ -152,6 +156,7 @@ def controller_manager(cluster: Cluster, paths: Paths, programs: Programs) -> Da
         "--node-monitor-period=2s",
         "--kube-api-qps=100",
         "--kube-api-burst=200",
+        *([GANG_SCHEDULING] if cluster.has_gang_scheduling else []),
     ]
     return _daemon(cluster, paths, programs, "kube-controller-manager", flags, [kubeconfig])
 
@@ -160,4 +165,7 @@ def scheduler(cluster: Cluster, paths: Paths, programs: Programs) -> Daemon:
     """The scheduler."""
     kubeconfig = paths.config / "kube-scheduler.kubeconfig"
     flags = [f"--kubeconfig={kubeconfig}", "--bind-address=127.0.0.1", "--leader-elect=false"]
+    if cluster.has_gang_scheduling:
+        # With nothing else to do, it would try a gang that waits again and again, without a pause.
+        flags.append(f"{GANG_SCHEDULING},SchedulerPopFromBackoffQ=false")
     return _daemon(cluster, paths, programs, "kube-scheduler", flags, [kubeconfig])

@@ -89,6 +89,8 @@ class Cluster:
     has_egress: bool = False
     """Pods reach what this machine reaches."""
     has_audit_log: bool = False
+    has_gang_scheduling: bool = False
+    """The scheduler's own gangs, alpha: PodGroups."""
     extras: tuple[str, ...] = ()
     """What runs in it beside the usual: names of extra pieces."""
 
@@ -146,6 +148,7 @@ class Cluster:
             "gpus": {name: asdict(gpus) for name, gpus in self.gpus.items()},
             "egress": self.has_egress,
             "auditLog": self.has_audit_log,
+            "gangScheduling": self.has_gang_scheduling,
             "extras": list(self.extras),
         }
 
@@ -160,7 +163,8 @@ class Cluster:
             gpus={name: Gpus(**gpus) for name, gpus in data["gpus"].items()},
             has_egress=data["egress"],
             has_audit_log=data["auditLog"],
-            # A cluster that an earlier version recorded has none.
+            # A cluster that an earlier version recorded has neither.
+            has_gang_scheduling=data.get("gangScheduling", False),
             extras=tuple(data.get("extras", ())),
         )
 

@@ -29,6 +29,7 @@ class Wishes:
     gpus: Mapping[str, Gpus] = field(default_factory=dict)
     has_egress: bool | None = None
     has_audit_log: bool | None = None
+    has_gang_scheduling: bool | None = None
     extras: Collection[str] = ()
     """Added to what a running cluster has."""
 
@@ -66,6 +67,9 @@ def plan(wishes: Wishes, before: Cluster | None, tag: str, taken: Sequence[IPv4N
         gpus={**cluster.gpus, **wishes.gpus},
         has_egress=cluster.has_egress if wishes.has_egress is None else wishes.has_egress,
         has_audit_log=cluster.has_audit_log if wishes.has_audit_log is None else wishes.has_audit_log,
+        has_gang_scheduling=(
+            cluster.has_gang_scheduling if wishes.has_gang_scheduling is None else wishes.has_gang_scheduling
+        ),
         extras=tuple(name for name in extras.INSTALLERS if name in (*cluster.extras, *wishes.extras)),
     )
 

@@ -18,6 +18,8 @@ HALF_PLACED = "HalfPlaced"
 NO_NEW_NODES = "NoNewNodes"
 TAKEN_BACK = frozenset({HALF_PLACED, NO_NEW_NODES})
 """Reasons of the ends of gangs that did not get all their nodes."""
+FOR_THE_OTHERS = "pod group is unschedulable"
+"""So begins the scheduler's word on a pod that would have a node if the others of its PodGroup had one."""
 
 
 def waits_for_nodes(pods: Sequence[PodView], *, num_pods: int, refused: str, pool: str) -> bool:
@@ -34,6 +36,12 @@ def waits_for_nodes(pods: Sequence[PodView], *, num_pods: int, refused: str, poo
     return (holds_some or bool(pool)) and (is_waiting or is_short)
 
 
+def without_node(pods: Sequence[PodView]) -> PodView | None:
+    """The pod that no node takes, of several the one that tells why; None if there is none."""
+    waiting = [pod for pod in pods if pod.unschedulable]
+    return min(waiting, key=lambda pod: pod.unschedulable.startswith(FOR_THE_OTHERS), default=None)
+
+
 def how_it_waited(
     pods: Sequence[PodView],
     *,
@@ -47,7 +55,7 @@ def how_it_waited(
     if waited is None or waited < limit:
         return None
     placed = sum(pod.scheduled_at is not None for pod in pods)
-    pod = next((pod for pod in pods if pod.unschedulable), None)
+    pod = without_node(pods)
     why = pod.unschedulable if pod is not None else refused
     if placed:
         message = (

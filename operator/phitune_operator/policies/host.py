@@ -5,7 +5,7 @@ GPUs. What it asks for is never made smaller: where nodes lack it, the numbers a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -14,7 +14,8 @@ from phitune_operator.blocked import BlockedError
 from phitune_operator.cluster_settings import NetworkProfile
 from phitune_operator.defaults import cpu_request, memory_limit, shared_memory
 from phitune_operator.fields import quantity
-from phitune_operator.placement import Node, Placement
+from phitune_operator.nodes import Node
+from phitune_operator.placement import Placement
 from phitune_operator.policies.free import leaves_it_to_others
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.memory import GIB, gib, host_bytes, setup_of
@@ -103,9 +104,9 @@ def _check_on_cpu(spec: FineTuneJobSpec, train: TrainConfig, share: Share, nodes
 
 
 def _num_on_cpu(nodes: Sequence[Node], share: Share) -> int:
-    """How many such pods the nodes could run."""
-    cpu, memory = quantity(share.cpu), quantity(share.memory)
-    return sum(int(min((node.cpu or 0) / cpu, (node.memory or 0) / memory)) for node in nodes)
+    """How many such pods the nodes could run if nothing else ran there."""
+    cpu, memory = quantity(share.cpu), int(quantity(share.memory))
+    return sum(replace(node, usage=None).num_free(cpu=cpu, memory=memory) for node in nodes)
 
 
 def _cpu(usual: str, nodes: Sequence[Node], gpus: int, num_nodes: int) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from phitune_operator.names import PROGRESS_PORT
 from phitune_operator.pods import PodView
 from phitune_operator.policies.gang_end import sentence
+from phitune_operator.policies.half_placed import without_node
 from phitune_operator.policies.stall import LOADING
 from phitune_operator.reports import ProgressReport
 
@@ -41,8 +42,8 @@ def how_it_runs(
         return Standing(runs=False, reason="Ending", message=message)
     ready = [pod for pod in pods if pod.is_ready or pod.has_succeeded]
     if len(ready) < num_pods:
-        waiting = next((pod.unschedulable for pod in pods if pod.unschedulable), "")
-        message = f"{len(ready)} of {num_pods} pod(s) run" + (f"; {waiting}" if waiting else "")
+        waiting = without_node(pods)
+        message = f"{len(ready)} of {num_pods} pod(s) run" + (f"; {waiting.unschedulable}" if waiting else "")
         return Standing(runs=False, reason="Unschedulable" if waiting else "Starting", message=message)
     if progress is not None and progress.state == LOADING:
         message = f"all {num_pods} pod(s) run, and load model and data"

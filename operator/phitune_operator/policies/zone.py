@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from phitune_operator import names
 from phitune_operator.kinds import Object
-from phitune_operator.placement import Node
+from phitune_operator.nodes import Node
 from phitune_operator.policies.claim import SHARED_MODES
 
 

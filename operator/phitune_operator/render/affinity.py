@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phitune_operator.api import Affinity
+from phitune_operator.api_affinity import Affinity
 from phitune_operator.kinds import Object
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -2,6 +2,7 @@
 
 from phitune_operator.kinds import JOBSET, PYTORCHJOB, TRAINJOB, Object
 from phitune_operator.render.jobset import jobset
+from phitune_operator.render.pod_group import pod_group
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.render.subject import Subject
 from phitune_operator.render.trainjob import training_runtime, trainjob
@@ -18,6 +19,7 @@ def gang(subject: Subject, attempt: int) -> Object:
 
 def with_needs(subject: Subject, attempt: int) -> list[Object]:
     """Return the gang of this attempt, and before it what it needs, in the order in which they are made."""
-    render_need = NEEDS.get(subject.backend)
-    needed = [render_need(subject, attempt)] if render_need else []
+    needed = [pod_group(subject, attempt)] if subject.has_pod_group else []
+    if render_need := NEEDS.get(subject.backend):
+        needed.append(render_need(subject, attempt))
     return [*needed, gang(subject, attempt)]

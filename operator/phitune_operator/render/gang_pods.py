@@ -57,14 +57,16 @@ def gang_pods(
 
 def gang_labels(subject: Subject, attempt: int) -> dict[str, str]:
     """Labels of what belongs to an attempt."""
-    return subject.labels(role=names.ROLE_TRAINER, attempt=str(attempt))
+    labels = subject.labels(role=names.ROLE_TRAINER, attempt=str(attempt))
+    if subject.has_pod_group:
+        labels[names.LABEL_POD_GROUP] = names.gang(subject.name, attempt)
+    return labels
 
 
 def gang_metadata(subject: Subject, attempt: int) -> Object:
     """Metadata of the gang of this attempt, with what Kueue reads there."""
-    metadata = subject.metadata(
-        names.gang(subject.name, attempt), makes_pods=True, role=names.ROLE_TRAINER, attempt=str(attempt)
-    )
+    metadata = subject.metadata(names.gang(subject.name, attempt), makes_pods=True)
+    metadata["labels"] = gang_labels(subject, attempt)
     if subject.spec.queue_name is not None:
         metadata["labels"][names.LABEL_QUEUE] = subject.spec.queue_name
     if subject.workload_priority:

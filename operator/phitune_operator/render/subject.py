@@ -53,6 +53,8 @@ class Subject:
     """Kind of the gangs."""
     workload_priority: str = ""
     """Kueue's WorkloadPriorityClass; empty: the priority of the pods counts."""
+    has_pod_group: bool = False
+    """Whether the cluster's scheduler places its gangs whole."""
 
     @property
     def num_nodes(self) -> int:

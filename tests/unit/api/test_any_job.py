@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from harness.fuzz import documents
+from harness.fuzz import documents, wishful_documents
 from harness.planned import outcome
 from phitune_operator.validate import validate
 
@@ -28,7 +28,7 @@ def is_refused_or_comes_to_rest(document: dict[str, Any]) -> bool:
 
 
 @settings(max_examples=100, deadline=None, database=None, phases=PHASES)
-@given(documents())
+@given(documents() | wishful_documents())
 def test_any_job_is_refused_by_path_or_comes_to_rest(document: dict[str, Any]) -> None:
     is_refused_or_comes_to_rest(document)
 
@@ -44,7 +44,7 @@ def test_so_do_five_thousand() -> None:
         phases=PHASES,
         suppress_health_check=list(HealthCheck),
     )
-    @given(documents())
+    @given(documents() | wishful_documents())
     def each(document: dict[str, Any]) -> None:
         nonlocal num_accepted
         num_accepted += is_refused_or_comes_to_rest(document)

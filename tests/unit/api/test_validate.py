@@ -20,7 +20,8 @@ from harness.documents import ACCEPTED, Refused, job, named
 from harness.fuzz import documents
 from harness.refused import REFUSED
 from phitune_operator.defaults import resolve
-from phitune_operator.rules import RULES, Rule
+from phitune_operator.rule import Rule
+from phitune_operator.rules import RULES
 from phitune_operator.schema import object_schema, walk
 from phitune_operator.validate import Problem, read_job, validate
 from phitune_trainer.config import parse_config

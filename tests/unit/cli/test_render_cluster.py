@@ -186,6 +186,35 @@ def test_gpus_that_others_hold_are_said(server: Server, render: Any) -> None:
     assert "the operator would wait: 0 of 1 nodes have 8 GPU(s)" in err
 
 
+def test_room_that_others_hold_is_said_of_a_job_on_cpu_too(server: Server, render: Any) -> None:
+    on_cpu = {"resources": {"nodes": 2, "gpusPerNode": 0, "cpu": "40"}}
+    assert "would wait" not in render(on_cpu)[2]
+    container = {"resources": {"requests": {"cpu": "50"}}}
+    server.lists["pods"] = [{**BUSY, "spec": {"nodeName": "gpu-1", "containers": [container]}}]
+    assert "the operator would wait: nodes have room for 1 of 2 pods of 40 CPUs" in render(on_cpu)[2]
+
+
+def test_gang_that_the_scheduler_places_waits_for_nobodys_look_and_has_its_group(
+    server: Server, render: Any
+) -> None:
+    server.lists["pods"] = [BUSY]
+    server.lists["deployments"] = [operator(PHITUNE_GANG_SCHEDULING="true")]
+    code, objects, err = render()
+    assert (code, "the operator would wait" in err) == (0, False)
+    assert [made["kind"] for made in objects][-2:] == ["PodGroup", "PyTorchJob"]
+
+
+def test_job_does_not_wait_for_gpus_that_a_pool_adds(server: Server, render: Any) -> None:
+    server.lists["pods"] = [BUSY]
+    size = {"gpusPerNode": 8, "cpu": 96, "memory": "1000Gi", "maxNodes": 1}
+    pool = {"name": "more", "product": "A100-80GB", "labels": {"pool": "more"}, **size}
+    server.lists["deployments"] = [operator(PHITUNE_POOLS=json.dumps([pool]))]
+    code, _, err = render()
+    assert code == 0
+    assert "pool more grows for it" in err
+    assert "would wait" not in err
+
+
 def test_what_may_not_be_read_is_said_and_taken_to_be_in_order(server: Server, render: Any) -> None:
     server.forbidden = {"pods", "deployments", "secrets"}
     code, _, err = render(WITH_TOKEN)

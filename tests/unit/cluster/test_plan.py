@@ -53,7 +53,8 @@ def test_the_tag_is_stable_differs_by_folder_and_fits_an_interface():
 
 
 def test_a_record_reads_back_as_the_same_cluster():
-    before = cluster(nodes=3, gpus={"node-1": parse("H200:8")}, has_egress=True, has_audit_log=True)
+    options = {"has_egress": True, "has_audit_log": True, "has_gang_scheduling": True}
+    before = cluster(nodes=3, gpus={"node-1": parse("H200:8")}, **options)
     assert Cluster.from_json(json.loads(json.dumps(before.to_json()))) == before
 
 

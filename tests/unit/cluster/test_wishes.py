@@ -31,10 +31,12 @@ def test_a_new_cluster_has_two_nodes_and_the_first_free_subnet():
 def test_a_new_cluster_has_what_is_asked_for():
     made = plan(wishes(num_nodes=3, subnet=SUBNET, has_egress=True), None, TAG, [])
     assert (len(made.nodes), made.subnet, made.has_egress, made.has_audit_log) == (3, SUBNET, True, False)
+    assert plan(wishes(has_gang_scheduling=True), made, TAG, []).has_gang_scheduling
 
 
 def test_saying_nothing_changes_nothing():
-    before = recorded(gpus={"node-1": parse("H200:8")}, has_egress=True, has_audit_log=True)
+    options = {"has_egress": True, "has_audit_log": True, "has_gang_scheduling": True}
+    before = recorded(gpus={"node-1": parse("H200:8")}, **options)
     assert plan(wishes(), before, TAG, []) == before
 
 

@@ -29,9 +29,9 @@ from phitune_operator.kinds import (
     GANGS,
     JOB,
     LOCAL_QUEUE,
+    NEEDS,
     POD,
     PYTORCHJOB,
-    TRAINING_RUNTIME,
     TRAINJOB,
     WATCHED,
     Key,
@@ -96,8 +96,12 @@ class World:
         retain: bool = True,
         backend: Kind = PYTORCHJOB,
         is_queued: bool = False,
+        gang_scheduling: bool = False,
     ) -> None:
         self.cluster = SimulatedCluster()
+        self.settings = Settings(
+            trainer_image="trainer:1", backend=backend.kind, gang_scheduling=gang_scheduling
+        )
         self.backend = backend
         job = finetunejob(
             KEY.name, {"runPolicy": {"restartLimit": restart_limit}, "storage": {"retain": retain}}
@@ -118,8 +122,8 @@ class World:
             self.cluster.told[kind].clear()
             for obj in self.cluster.of_kind(kind):
                 self.store.absorb(kind, obj)
-        kube, image = self.cluster, Settings(trainer_image="trainer:1", backend=self.backend.kind)
-        observer = Observer(kube, self.store, self.rank_zero, image)  # type: ignore[arg-type]
+        kube = self.cluster
+        observer = Observer(kube, self.store, self.rank_zero, self.settings)  # type: ignore[arg-type]
         self.operator = Reconciler(
             kube,  # type: ignore[arg-type]
             self.store,
@@ -275,15 +279,16 @@ DISTURBED = [
     seed=st.integers(0, 2**32),
     backend=st.sampled_from(GANGS),
     is_queued=st.booleans(),
+    gang_scheduling=st.booleans(),
 )
-@example(num_steps=9, seed=78566, backend=PYTORCHJOB, is_queued=False)
+@example(num_steps=9, seed=78566, backend=PYTORCHJOB, is_queued=False, gang_scheduling=False)
 def test_every_history_ends_with_the_job_done_once(
-    num_steps: int, seed: int, backend: Kind, is_queued: bool
+    num_steps: int, seed: int, backend: Kind, is_queued: bool, gang_scheduling: bool
 ) -> None:
     choice = random.Random(seed)
 
     async def run() -> World:
-        world = World(backend=backend, is_queued=is_queued)
+        world = World(backend=backend, is_queued=is_queued, gang_scheduling=gang_scheduling)
         for _ in range(num_steps):
             await world.step(choice.choice(DISTURBED), choice.randrange(8))
         await world.settle(choice)
@@ -299,8 +304,8 @@ def test_every_history_ends_with_the_job_done_once(
     assert left in ([], [f"digits-{world.status['attempt']}"]), (
         "none is left if it was deleted as it was done"
     )
-    runtimes = [name_of(runtime) for runtime in world.cluster.of_kind(TRAINING_RUNTIME)]
-    assert set(runtimes) <= {f"digits-{world.status['attempt']}"}
+    needs = [name_of(need) for kind in NEEDS for need in world.cluster.of_kind(kind)]
+    assert set(needs) <= {f"digits-{world.status['attempt']}"}
 
 
 @settings(

@@ -19,6 +19,7 @@ from phitune_operator.kinds import (
     JOBSET,
     OPTIONAL,
     POD,
+    POD_GROUP,
     PYTORCHJOB,
     TRAINING_RUNTIME,
     TRAINJOB,
@@ -190,6 +191,7 @@ def test_whatever_a_gang_consists_of_goes_with_the_job_and_is_found_by_its_attem
         (JOBSET, "JobSet"),
         (TRAINJOB, "Kubeflow Trainer 2"),
         (TRAINING_RUNTIME, "Kubeflow Trainer 2"),
+        (POD_GROUP, "the chart anew, which looks for it"),
     ],
     ids=str,
 )

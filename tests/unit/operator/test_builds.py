@@ -17,8 +17,8 @@ from harness.operator_view import condition, observed
 from phitune_operator.builds import BUILDS, Build, build_for, read_builds
 from phitune_operator.cluster_settings import SettingsError, network_profiles, pools, trainer_images
 from phitune_operator.gpu_labels import DRIVERS, MAJOR, MINOR
+from phitune_operator.nodes import Node
 from phitune_operator.observed import Observed
-from phitune_operator.placement import Node
 from phitune_operator.plan import plan
 from phitune_trainer.memory import GPUS
 

@@ -18,8 +18,8 @@ from phitune_operator import names
 from phitune_operator.blocked import BlockedError
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import CONFIG_MAP, JOB, PYTORCHJOB, Kind, Object
+from phitune_operator.nodes import Node
 from phitune_operator.observed import Create, Delete, Observed, Plan
-from phitune_operator.placement import Node
 from phitune_operator.plan import plan
 from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.usage import Usage
@@ -90,10 +90,9 @@ def test_status_follows_the_cluster_until_the_first_attempt_and_never_after(
         placement = todo.status["placement"]
         if pinned is None:
             fresh = subject_of(job(cluster))[1]
-            assert {**placement, "reason": ""} == {**fresh, "reason": ""}
+            assert placement == fresh
             announced = [one for one in todo.announcements if one.reason == "Placed"]
-            before = seen.status.get("placement", {})
-            assert bool(announced) == ({**before, "reason": ""} != {**fresh, "reason": ""})
+            assert bool(announced) == (seen.status.get("placement") != fresh)
             has_room = any(one.usage is not None and not one.usage.devices.total() for one in cluster)
             assert (todo.status["attempt"] == 1) == has_room
         else:
@@ -129,6 +128,46 @@ def test_status_is_not_written_because_somebody_elses_pods_came_or_went() -> Non
     status = {**first.status, "conditions": WAITING["conditions"]}
     again = plan(job([node("H100", used=8), node("H100", used=3, name="b")], status))
     assert again.status["placement"] == first.status["placement"]
+
+
+def test_reason_says_nothing_that_others_make_untrue_and_follows_edits() -> None:
+    waits = plan(job([node("H100", used=8)]))
+    reason = waits.status["placement"]["reason"]
+    assert "image of build flash" in reason
+    assert reason.endswith("; 32 CPUs and 512Gi of memory a pod")
+    started = plan(job([node("H100"), node("H100", name="b")], waits.status))
+    assert started.status["attempt"] == 1
+    assert started.status["placement"]["reason"] == reason
+    edited = {"image": "mine:1", "resources": {"cpu": "6", "memory": "99Gi"}}
+    later = plan(job([node("H100")], restarting(started.status), edited)).status["placement"]
+    assert later["reason"].endswith("before others; 6 CPUs and 99Gi of memory a pod"), "no build of ours"
+    assert plan(job([node("H100")], restarting(started.status))).status["placement"]["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("done", "phase", "reason"),
+    [
+        pytest.param({}, "Preparing", "Preparing", id="it goes on"),
+        pytest.param({"type": "Complete", "status": "True"}, "Pending", "Prepared", id="it is done"),
+        pytest.param({"type": "Failed", "status": "True"}, "Failed", "Creating", id="it has failed"),
+    ],
+)
+def test_prepare_is_followed_also_while_there_are_no_gpus_for_the_job(
+    done: Object, phase: str, reason: str
+) -> None:
+    mine = prepare_job(subject_of(job([node("H100")]))[0])
+    mine["metadata"]["uid"] = "p"
+    mine["status"] = {"conditions": [done] if done else []}
+    fetching = replace(pod(0), attempt=None, log_tail=("prepare: 3 of 9 GB",))
+    creating = {"type": "Prepared", "status": "False", "reason": "Creating", "lastTransitionTime": "x"}
+    begun = {"phase": "Preparing", "conditions": [creating]}
+    cordoned = replace(node("H100"), is_schedulable=False)
+    todo = plan(job([cordoned], begun, prepare=mine, pods=(fetching,)))
+    assert condition(todo.status, "Accepted")["reason"] == "NoSuchGPU"
+    assert todo.status["phase"] == phase
+    prepared = condition(todo.status, "Prepared")
+    assert prepared["reason"] == reason
+    assert phase != "Preparing" or prepared["message"] == "3 of 9 GB"
 
 
 def test_nodes_that_are_gone_before_the_first_attempt_are_said_and_not_waited_for_in_silence() -> None:

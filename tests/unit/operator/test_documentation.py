@@ -10,9 +10,10 @@ from pathlib import Path
 
 import phitune_operator
 from harness.cluster import REPOSITORY
-from phitune_operator import attempts, refusals, remedies
+from phitune_operator import attempts, names, refusals, remedies
 from phitune_operator.metrics import PHASES, Metrics
 from phitune_operator.policies.acceptance import OPERATOR_ERROR
+from phitune_operator.policies.fault import KINDS, OF_VOLUME, OUT_OF_GPU_MEMORY
 from phitune_operator.policies.half_placed import TAKEN_BACK
 from phitune_operator.policies.image_pull import NO_IMAGE
 from phitune_operator.policies.prepare import DOUBTED, SHARED
@@ -53,6 +54,29 @@ def test_every_reason_has_a_row_and_no_row_is_of_another_time() -> None:
     said = {reason for reason in reasons_written_out() if re.fullmatch(r"[A-Z][A-Za-z]+", reason)}
     assert len(said) > 25
     assert rows("Reasons") == said | named
+
+
+def conditions_written_out() -> Iterator[tuple[str, str]]:
+    """Conditions and the reasons that stand as a text where they are set."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr == "set_condition" and isinstance(node.args[0], ast.Attribute):
+                condition = str(getattr(names, node.args[0].attr))
+                texts = (part.value for part in ast.walk(node.args[2]) if isinstance(part, ast.Constant))
+                yield from ((condition, str(reason)) for reason in texts)
+
+
+def test_row_of_a_reason_names_the_conditions_that_have_it() -> None:
+    cells = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", PAGE.split("## Reasons\n")[1], re.MULTILINE)
+    conditions = {reason: set(of.split(", ")) for reason, of in cells}
+    said = set(conditions_written_out())
+    assert len(said) > 8
+    # The end of an attempt is told by what it is called; an error of the user's is doubted at first.
+    said |= {("Restarting", reason) for reason in (*KINDS, *TAKEN_BACK, "UserError")}
+    said |= {("Failed", reason) for reason in ("UserError", OUT_OF_GPU_MEMORY, *OF_VOLUME)}
+    assert [pair for pair in sorted(said) if pair[0] not in conditions[pair[1]]] == []
 
 
 def test_every_metric_has_a_row() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from harness.affinity import WISHES
+from harness.affinity import at as each
 from harness.jobs import merged
 from harness.operator_view import H100, PREPARED, gang, observed, pod
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import Object
 from phitune_operator.names import LABEL_GPU_PRODUCT
+from phitune_operator.nodes import Node
 from phitune_operator.observed import Observed, Plan
 from phitune_operator.plan import plan
 from phitune_operator.render import render_job
@@ -23,12 +26,12 @@ GPU: Object = {"resources": {"gpusPerNode": 2, "cpu": None, "memory": None}}
 HUB: Object = {"task": "docvqa", "model": {"init": None}, "data": {"generate": None}}
 OWN: Object = {"data": {"generate": None, "path": "data/mine"}}
 LORA: Object = {"method": "lora"}
-T4S = tuple(replace(node, labels={LABEL_GPU_PRODUCT: "T4"}) for node in H100)
-NODE = {"matchExpressions": [{"key": "zone", "operator": "Exists"}]}
-BESIDE = {"topologyKey": "rack"}
-WHEN = ("requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution")
-AFFINITY = "podTemplate.affinity"
-SELECTOR = f"{AFFINITY}.nodeAffinity.{WHEN[0]}.nodeSelectorTerms[*]"
+NODES = tuple(
+    replace(node, labels={LABEL_GPU_PRODUCT: product, "a": "b"})
+    for product in ("H100", "T4")
+    for node in H100
+)
+AFFINITY = "podTemplate.affinity."
 MASTER = "PyTorchJob.spec.pytorchReplicaSpecs.Master.template"
 
 CHANGES: dict[str, tuple[Object, Any, str]] = {
@@ -92,11 +95,6 @@ CHANGES: dict[str, tuple[Object, Any, str]] = {
     "image": ({}, "trainer:2", f"{MASTER}.spec.containers"),
     "podTemplate.annotations": ({}, {"a": "b"}, f"{MASTER}.metadata.annotations"),
     "podTemplate.labels": ({}, {"a": "b"}, f"{MASTER}.metadata.labels"),
-    f"{AFFINITY}.nodeAffinity.{WHEN[1]}": ({}, [BESIDE], f"{MASTER}.spec.affinity.nodeAffinity"),
-    f"{AFFINITY}.podAffinity.{WHEN[0]}": ({}, [BESIDE], f"{MASTER}.spec.affinity.podAffinity"),
-    f"{AFFINITY}.podAffinity.{WHEN[1]}": ({}, [BESIDE], f"{MASTER}.spec.affinity.podAffinity"),
-    f"{AFFINITY}.podAntiAffinity.{WHEN[0]}": ({}, [BESIDE], f"{MASTER}.spec.affinity.podAntiAffinity"),
-    f"{AFFINITY}.podAntiAffinity.{WHEN[1]}": ({}, [BESIDE], f"{MASTER}.spec.affinity.podAntiAffinity"),
     "podTemplate.schedulerName": ({}, "volcano", f"{MASTER}.spec.schedulerName"),
     "resumeFrom": ({}, "runs/a", "train.resumeFrom"),
 }
@@ -111,7 +109,6 @@ LISTS: dict[str, tuple[Object, str]] = {
         )
         for group in ("resources", "podTemplate")
     },
-    SELECTOR: ({**NODE, "matchFields": [BESIDE]}, f"{MASTER}.spec.affinity.nodeAffinity"),
 }
 
 
@@ -171,9 +168,9 @@ def nested(path: str, value: Any) -> Object:
     return dict(value)
 
 
-def shown(spec: Object) -> Object:
+def shown(spec: Object, nodes: Sequence[Node] = NODES) -> Object:
     """The objects that are made for a job by kind, and the config that its pods read."""
-    seen = observed(spec, nodes=(*H100, *T4S))
+    seen = observed(spec, nodes=tuple(nodes))
     made = {obj["kind"]: obj for obj in render_job(subject_of(seen)[0])}
     return {**made, "train": read_document(made["ConfigMap"]["data"]["train.yaml"])}
 
@@ -185,10 +182,14 @@ def at(objects: Object, place: str) -> Any:
     return value
 
 
+FIELDS = sorted(leaves(object_schema()["properties"]["spec"]))
+WISHED = [path for path in FIELDS if path.startswith(AFFINITY)]
+
+
 def test_every_field_has_a_row() -> None:
     listed = {f"{path}.{name}" for path, (entry, _) in LISTS.items() for name in entry}
-    rows = [*CHANGES, *listed, *POLICIES, *ELSEWHERE]
-    assert sorted(rows) == sorted(leaves(object_schema()["properties"]["spec"]))
+    rows = [*CHANGES, *listed, *WISHED, *POLICIES, *ELSEWHERE]
+    assert sorted(rows) == FIELDS
 
 
 @pytest.mark.parametrize("path", CHANGES)
@@ -204,6 +205,15 @@ def test_entry_of_a_list_shows_whole_in_what_is_made(path: str) -> None:
     found = repr(at(shown(nested(path, entry)), place))
     for value in entry.values():
         assert repr(value) in found
+
+
+@pytest.mark.parametrize("path", WISHED)
+def test_wish_about_nodes_and_pods_shows_in_what_is_made(path: str) -> None:
+    place = path.removeprefix(AFFINITY)
+    racks = [replace(node, labels={"rack": "a", "cores": "32"}) for node in H100]
+    made = at(shown({"podTemplate": {"affinity": WISHES}}, racks), f"{MASTER}.spec.affinity")
+    assert each(WISHES, place) != []
+    assert each(made, place) == each(WISHES, place)
 
 
 @pytest.mark.parametrize("path", POLICIES)

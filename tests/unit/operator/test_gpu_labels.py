@@ -10,9 +10,11 @@ from harness.operator_view import observed
 from phitune_operator.blocked import BlockedError
 from phitune_operator.gpu_labels import driver_of, read_labels
 from phitune_operator.gpu_names import is_meant
-from phitune_operator.placement import Node, Wish, candidates, gpu_nodes, matches
+from phitune_operator.nodes import Node, read_nodes
+from phitune_operator.placement import candidates
 from phitune_operator.plan import plan
 from phitune_operator.render import render_job
+from phitune_operator.wish import Wish, matches
 from phitune_trainer.memory import GPUS
 
 GIB = 2**30
@@ -206,7 +208,7 @@ def test_unlabelled_gpus_are_not_looked_for_among_labelled_ones() -> None:
 def test_node_that_has_whole_gpus_and_slices_counts_as_both() -> None:
     allocatable = {"nvidia.com/gpu": "6", "nvidia.com/mig-3g.20gb": "4", "nvidia.com/mig-1g.5gb": "0"}
     ready = [{"type": "Ready", "status": "True"}]
-    found = gpu_nodes(
+    found = read_nodes(
         [
             {
                 "metadata": {"name": "n", "labels": DISCOVERED},

@@ -7,6 +7,7 @@ import copy
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from harness.operator_view import PREPARED, observed
 from harness.simulated_cluster import SimulatedCluster
 from phitune_operator import capacity, names
 from phitune_operator.cluster_settings import NetworkProfile
+from phitune_operator.fields import quantity
 from phitune_operator.granted import Granted
 from phitune_operator.kinds import (
     NODE,
@@ -29,16 +31,18 @@ from phitune_operator.kinds import (
     Object,
 )
 from phitune_operator.metrics import Metrics
+from phitune_operator.nodes import Node
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Settings
-from phitune_operator.placement import Node
 from phitune_operator.progress import ProgressPoller
 from phitune_operator.queue import WorkQueue
 from phitune_operator.reconcile import Reconciler
 from phitune_operator.store import Store
 from phitune_operator.usage import Usage
 
-GPUS = 8
+GPUS, CPUS = 8, 200
+ON_CPU = 4
+"""Pods on CPU that fit on a node."""
 SHARED: Object = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",
@@ -48,8 +52,8 @@ SHARED: Object = {
 }
 
 
-class GpuCluster(SimulatedCluster):
-    """Nodes of eight GPUs, and a scheduler that puts a pod anywhere where there is room."""
+class BoundedCluster(SimulatedCluster):
+    """Nodes of eight GPUs and 200 CPUs, and a scheduler that puts a pod anywhere where there is room."""
 
     def __init__(self, num_nodes: int) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class GpuCluster(SimulatedCluster):
 
     def _node(self, name: str) -> Object:
         labels = {names.LABEL_GPU_PRODUCT: "H100"}
-        allocatable = {names.GPU_RESOURCE: str(GPUS), "cpu": "200", "memory": "2Ti"}
+        allocatable = {names.GPU_RESOURCE: str(GPUS), "cpu": str(CPUS), "memory": "2Ti"}
         ready = [{"type": "Ready", "status": "True"}]
         return {
             "metadata": {"name": name, "labels": labels},
@@ -76,30 +80,35 @@ class GpuCluster(SimulatedCluster):
 
     def bind(self, pod: Object, choice: random.Random) -> None:
         """What the scheduler does with a pod: it waits where no node has room."""
-        taken = dict.fromkeys(self.nodes, 0)
+        taken: dict[str, list[Object]] = {name: [] for name in self.nodes}
         for other in self.of_kind(POD):
             if node := other["spec"].get("nodeName"):
-                taken[node] += int(_asked(other))
-        if roomy := [name for name, used in taken.items() if used + int(_asked(pod)) <= GPUS]:
+                taken[node].append(other)
+        if roomy := [name for name, others in taken.items() if _fit([*others, pod])]:
             self.change(pod, lambda known: known["spec"].update(nodeName=choice.choice(roomy)))
 
     def waiting(self) -> list[Object]:
         return [pod for pod in self.of_kind(POD) if not pod["spec"].get("nodeName")]
 
 
-def _asked(pod: Object) -> str:
-    return str(pod["spec"]["containers"][0]["resources"]["limits"][names.GPU_RESOURCE])
+def _fit(pods: Sequence[Object]) -> bool:
+    """Whether one node has room for them all."""
+    asked = [pod["spec"]["containers"][0]["resources"]["requests"] for pod in pods]
+    gpus = sum(int(one.get(names.GPU_RESOURCE, 0)) for one in asked)
+    return gpus <= GPUS and sum(quantity(one["cpu"]) for one in asked) <= CPUS
 
 
 class Herd:
     """Jobs that have all they need but nodes, and the operator that looks at them."""
 
-    def __init__(self, *, num_jobs: int, room_for: int, nodes_each: int) -> None:
-        self.cluster = GpuCluster(room_for * nodes_each + nodes_each - 1)
+    def __init__(self, *, num_jobs: int, num_nodes: int, nodes_each: int, on_cpu: bool) -> None:
+        self.cluster = BoundedCluster(num_nodes)
         self.cluster.put_new(copy.deepcopy(SHARED))
         self.keys = [Key("team", f"job-{index}") for index in range(num_jobs)]
+        gpus = {"gpusPerNode": GPUS, "cpu": None, "memory": None}
+        cpus = {"gpusPerNode": 0, "cpu": str(CPUS // ON_CPU), "memory": "64Gi"}
         asked = {
-            "resources": {"nodes": nodes_each, "gpusPerNode": GPUS, "cpu": None, "memory": None},
+            "resources": {"nodes": nodes_each, **(cpus if on_cpu else gpus)},
             "training": {"globalBatchSize": GPUS * nodes_each},
             "storage": {"size": None, "claimName": "shared"},
         }
@@ -139,21 +148,22 @@ class Herd:
             moves[0]()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     num_jobs=st.integers(1, 7),
-    room_for=st.integers(0, 4),
+    num_nodes=st.integers(0, 6),
     nodes_each=st.integers(1, 3),
+    on_cpu=st.booleans(),
     is_read_anew=st.booleans(),
 )
 def test_of_jobs_that_wait_as_many_start_as_there_is_room_for_in_any_order(
-    seed: int, num_jobs: int, room_for: int, nodes_each: int, is_read_anew: bool
+    seed: int, num_jobs: int, num_nodes: int, nodes_each: int, on_cpu: bool, is_read_anew: bool
 ) -> None:
     choice = random.Random(seed)
 
     async def run() -> Herd:
-        herd = Herd(num_jobs=num_jobs, room_for=room_for, nodes_each=nodes_each)
+        herd = Herd(num_jobs=num_jobs, num_nodes=num_nodes, nodes_each=nodes_each, on_cpu=on_cpu)
         for _ in range(20):
             what = choice.choice(["look", "look", "pods", "bind", "bind", "restart"])
             if what == "look":
@@ -176,7 +186,8 @@ def test_of_jobs_that_wait_as_many_start_as_there_is_room_for_in_any_order(
             patched.setattr(capacity, "SHARE", 0)
         herd = asyncio.run(run())
     gangs = herd.cluster.of_kind(PYTORCHJOB)
-    assert len(gangs) == min(num_jobs, room_for)
+    room_for = num_nodes * (ON_CPU if on_cpu else 1)
+    assert len(gangs) == min(num_jobs, room_for // nodes_each)
     assert herd.cluster.waiting() == [], "a gang is whole or not there"
 
 
@@ -196,5 +207,38 @@ def test_what_a_network_profile_asks_for_is_granted_as_well() -> None:
     node = Node(name="a", labels=labels, num_gpus=8, devices={"rdma/hca": 1}, usage=Usage())
     other = {**first.raw, "metadata": {**first.raw["metadata"], "name": "other", "uid": "other"}}
     (seen,) = granted.held(replace(first, raw=other, nodes=(node,))).nodes or ()
-    assert seen.has_free(gpus=4)
-    assert not seen.has_free(gpus=4, devices={"rdma/hca": 1})
+    assert seen.num_free(gpus=4)
+    assert not seen.num_free(gpus=4, devices={"rdma/hca": 1})
+
+
+@pytest.mark.parametrize("gpus", [0, 4])
+def test_what_a_gang_was_granted_of_a_nodes_cpus_is_there_for_no_other_with_gpus_or_without(
+    gpus: int,
+) -> None:
+    asked = {
+        "resources": {"nodes": 2, "gpusPerNode": gpus, "cpu": "40", "memory": "64Gi"},
+        "training": {"globalBatchSize": 8},
+    }
+    placement = {"product": "H100" if gpus else "CPU", "cpu": "40", "memory": "64Gi"}
+    creating = {"type": "Running", "status": "False", "reason": "Creating"}
+    status = {"attempt": 1, "placement": placement, "conditions": [creating]}
+    first, granted = observed(asked, status), Granted(Store(), Settings(trainer_image="trainer:1"))
+    granted.note(first, status)
+    labels = {names.LABEL_GPU_PRODUCT: "H100"}
+    sizes: Object = {"cpu": Decimal(100), "memory": 2**40, "usage": Usage()}
+    cluster = (
+        *(Node(name="a", labels=labels, num_gpus=8, resource=resource, **sizes) for resource in TWO_KINDS),
+        Node(name="b", labels=labels, num_gpus=8, **sizes),
+    )
+    other = {**first.raw, "metadata": {**first.raw["metadata"], "name": "other", "uid": "other"}}
+    for spec in ({}, {"resources": {"gpusPerNode": 1}}):
+        asks = replace(observed(spec), raw=other, nodes=cluster)
+        held = granted.held(asks).nodes or ()
+        left = [node.num_free(cpu=Decimal(20)) for node in held]
+        # With GPUs each pod has its own node; on CPU both may be on the first.
+        assert left == ([3, 3, 3] if gpus else [1, 1, 5])
+    granted.forget(first.key)
+    assert granted.held(asks).nodes == cluster
+
+
+TWO_KINDS = (names.GPU_RESOURCE, "nvidia.com/mig-3g.20gb")

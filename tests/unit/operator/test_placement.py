@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from phitune_operator.api import NodeAffinity, Toleration
+from phitune_operator.api import Toleration
+from phitune_operator.api_affinity import NodeAffinity
 from phitune_operator.blocked import BlockedError
-from phitune_operator.placement import Node, Placement, Wish, candidates, gpu_nodes
+from phitune_operator.cluster_settings import Pool
+from phitune_operator.nodes import Node, read_nodes, with_gpus
+from phitune_operator.placement import Placement, candidates
+from phitune_operator.wish import Wish
 
 
 def nodes(product: str, count: int, gpus: int = 8, capability: tuple[int, int] = (8, 0)) -> list[Node]:
@@ -44,7 +49,6 @@ V100 = nodes("V100", 4, capability=(7, 0))
 def test_product(cluster: list[Node], num_nodes: int, products: list[str], chosen: str) -> None:
     placement = choose(cluster, num_nodes=num_nodes, gpus_per_node=8, products=products)
     assert placement.product == chosen
-    assert chosen in placement.reason
 
 
 def test_compute_capability_is_that_of_the_product() -> None:
@@ -82,7 +86,7 @@ def test_cpu_needs_no_node() -> None:
 
 
 def gpu_node_of(taints: Sequence[Any] = (), *, ready: str = "True") -> Node:
-    (node,) = gpu_nodes(
+    (node,) = read_nodes(
         [
             {
                 "metadata": {"name": "n", "labels": {"nvidia.com/gpu.product": "A100"}},
@@ -134,8 +138,13 @@ def test_taint_that_keeps_a_node_out_is_named(tolerations: list[Toleration]) -> 
 
 
 @pytest.mark.parametrize("allocatable", [{}, {"nvidia.com/gpu": "0"}])
-def test_node_without_gpus_is_none_of_ours(allocatable: dict[str, str]) -> None:
-    assert gpu_nodes([{"metadata": {"name": "n"}, "status": {"allocatable": allocatable}}], None) == ()
+def test_node_without_gpus_counts_for_jobs_on_cpu_alone(allocatable: dict[str, str]) -> None:
+    ready = {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]}
+    found = read_nodes([{"metadata": {"name": "n"}, "status": ready}], None)
+    assert with_gpus(found) == ()
+    assert choose(found, num_nodes=1, gpus_per_node=0).nodes == found
+    with pytest.raises(BlockedError, match="the cluster has no GPU"):
+        choose(found, num_nodes=1, gpus_per_node=1)
 
 
 WHEN = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -148,7 +157,9 @@ WHEN = "requiredDuringSchedulingIgnoredDuringExecution"
         ([{"operator": "NotIn", "values": ["H100"]}], "A100"),
         ([{"operator": "In", "values": ["A100", "V100"]}, {"operator": "NotIn", "values": ["A100"]}], "V100"),
         ([{"operator": "Exists"}], "H100"),
-        ([{"operator": "Gt", "values": 5}], "H100"),
+        ([{"key": "nvidia.com/gpu.compute.major", "operator": "Lt", "values": ["8"]}], "V100"),
+        ([{"key": "nvidia.com/gpu.compute.major", "operator": "Gt", "values": ["7"]}], "H100"),
+        ([{"key": "no-such-label", "operator": "DoesNotExist"}], "H100"),
     ],
 )
 def test_nodes_that_the_pods_affinity_rules_out_do_not_count(expressions: list[Any], chosen: str) -> None:
@@ -167,3 +178,25 @@ def test_affinity_that_no_node_meets_is_refused_with_what_to_change() -> None:
     )
     with pytest.raises(BlockedError, match="affinity select have no GPU"):
         choose(H100, num_nodes=1, gpus_per_node=8, affinity=affinity)
+
+
+@pytest.mark.parametrize(
+    ("operator", "names", "is_pool_meant"),
+    [("In", ["a100-1"], False), ("NotIn", ["a100-0", "a100-2", "a100-3"], True)],
+)
+def test_node_is_asked_for_by_its_name_which_no_node_to_come_has(
+    operator: str, names: list[str], is_pool_meant: bool
+) -> None:
+    called = {"key": "metadata.name", "operator": operator, "values": ["a100-1"]}
+    affinity = NodeAffinity.model_validate(
+        {WHEN: {"nodeSelectorTerms": [{"matchFields": [called]}]}}, by_alias=True
+    )
+    cluster = [replace(node, name=node.name.lower()) for node in A100]
+    found = choose(cluster, num_nodes=1, gpus_per_node=8, affinity=affinity)
+    assert [node.name for node in found.nodes] == names
+    pool = Pool(
+        name="p", product="A100", gpus_per_node=8, cpu="9", memory="9Gi", max_nodes=9, labels={"pool": "p"}
+    )
+    wish = Wish(num_nodes=5, gpus_per_node=8, affinity=affinity)
+    with pytest.raises(BlockedError, match="no such GPUs") if not is_pool_meant else nullcontext():
+        assert candidates(cluster, wish, [pool])[0].pool == "p"

@@ -22,8 +22,8 @@ from phitune_operator.kinds import (
     Kind,
     Object,
 )
+from phitune_operator.nodes import Node
 from phitune_operator.observed import Create, Delete, NetworkAccess, Observed, Plan
-from phitune_operator.placement import Node
 from phitune_operator.plan import plan
 from phitune_operator.pods import PodView, view
 from phitune_operator.refusals import Refusal

@@ -11,8 +11,8 @@ from harness.operator_view import H100, observed
 from phitune_operator import names
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import Object
+from phitune_operator.nodes import Node, Taint
 from phitune_operator.observed import Observed
-from phitune_operator.placement import Node, Taint
 from phitune_operator.render import render_job
 from phitune_operator.render.affinity import PREFERRED, REQUIRED
 

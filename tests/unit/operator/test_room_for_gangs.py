@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from harness.operator_view import PREPARED, condition, observed
+from harness.operator_view import condition, observed
+from harness.seeking import GIB, POOL, gangs_made, interrupted, prepared, refusal, with_pool
 from phitune_operator.capacity import Capacity, Reading
-from phitune_operator.cluster_settings import NetworkProfile, Pool
+from phitune_operator.cluster_settings import NetworkProfile
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import NODE, POD, Kind, Object
 from phitune_operator.kube import ApiError
-from phitune_operator.observed import Create, Observed, Plan
-from phitune_operator.placement import Node, Taint, hosts
+from phitune_operator.nodes import Node
+from phitune_operator.observed import Create, Observed
 from phitune_operator.plan import plan
 from phitune_operator.render.pytorchjob import pytorchjob
 from phitune_operator.usage import Usage, usage_of
 from phitune_trainer.memory import GPUS
 
-GIB = 2**30
 PAGES: dict[str, Any] = {
     "task": "docvqa",
     "model": None,
@@ -70,13 +70,6 @@ def on(cluster: Sequence[Node], spec: dict[str, Any] | None = None, **resources:
         for group, given in {"resources": asked, **(spec or {})}.items()
     }
     return observed({**PAGES, **changed}, nodes=tuple(cluster))
-
-
-def refusal(todo: Plan, reason: str) -> str:
-    accepted = condition(todo.status, "Accepted")
-    assert (accepted["status"], accepted["reason"]) == ("False", reason), accepted
-    assert todo.actions == ()
-    return str(accepted["message"])
 
 
 # The recipe's machines, as their clouds sell them: GPUs, CPUs and GiB of a node.
@@ -126,7 +119,7 @@ def test_choice_and_its_reason_are_in_status_and_in_an_event_once() -> None:
     seen = on(nodes("A100-80GB", 1))
     todo = plan(seen)
     said = todo.status["placement"]["reason"]
-    assert "A100-80GB: fastest GPUs that fit (1 node(s) with at least 8); 32 CPUs and 512Gi" in said
+    assert said.startswith("A100-80GB: fastest GPUs that fit, those that are free before others; 32 CPUs and")
     assert [one.message for one in todo.announcements if one.reason == "Placed"] == [said]
     later = plan(replace(seen, raw={**seen.raw, "status": todo.status}))
     assert "Placed" not in [one.reason for one in later.announcements]
@@ -208,20 +201,6 @@ def test_gpus_that_are_free_now_go_before_better_ones_that_others_hold() -> None
     assert subject_of(on(unknown, nodes=2))[1]["product"] == "H100"
 
 
-def prepared(seen: Observed, **more: Any) -> Observed:
-    """The same job, decided, with model and data on the volume and no gang yet."""
-    status = {
-        **PREPARED,
-        "attempt": 0,
-        "placement": more.pop("placement", None) or subject_of(seen)[1],
-    }
-    return replace(seen, raw={**seen.raw, "status": status}, **more)
-
-
-def gangs_made(todo: Plan) -> int:
-    return sum(getattr(action, "body", {}).get("kind") == "PyTorchJob" for action in todo.actions)
-
-
 def test_no_pod_is_made_while_others_hold_a_node_that_the_gang_needs() -> None:
     half = [*nodes("A100-80GB", 1), *nodes("A100-80GB", 1, used=1)]
     seen = prepared(on(half, nodes=2))
@@ -290,17 +269,6 @@ def test_resumed_job_that_waits_for_room_is_not_called_suspended_and_loses_nothi
     assert "failure" not in started.status
 
 
-def interrupted(status: dict[str, Any]) -> dict[str, Any]:
-    """Of a job whose first gang has lost a node."""
-    restarting = {
-        "type": "Restarting",
-        "status": "True",
-        "reason": "NodeLost",
-        "lastTransitionTime": "2026-01-01T11:00:00Z",
-    }
-    return {"attempt": 1, "conditions": [*status["conditions"], restarting]}
-
-
 def test_next_attempt_waits_for_room_too_and_stays_restarting() -> None:
     seen = prepared(on(nodes("A100-80GB", 2, used=8), nodes=2))
     status = {**seen.status, **interrupted(seen.status), "phase": "Restarting"}
@@ -309,28 +277,12 @@ def test_next_attempt_waits_for_room_too_and_stays_restarting() -> None:
     assert condition(todo.status, "Running")["reason"] == "NoRoom"
 
 
-POOL = Pool(
-    name="a100",
-    product="A100-80GB",
-    gpus_per_node=8,
-    cpu="96",
-    memory="1100Gi",
-    max_nodes=4,
-    labels={"cloud.google.com/gke-nodepool": "a100"},
-)
-
-
-def with_pool(seen: Observed, **change: Any) -> Observed:
-    pool = POOL.model_copy(update=change)
-    return replace(seen, settings=replace(seen.settings, pools=(pool,)))
-
-
 def test_pool_without_a_node_counts_and_its_pods_are_made_for_the_autoscaler_to_see() -> None:
     seen = with_pool(on((), nodes=4))
     said = subject_of(seen)[1]
     assert (said["pool"], said["product"]) == ("a100", "A100-80GB")
     assert said["nodeLabels"] == ["cloud.google.com/gke-nodepool=a100"]
-    assert "pool a100 grows to 4" in said["reason"]
+    assert "; pool a100 grows for it; " in said["reason"]
     todo = plan(prepared(seen))
     assert gangs_made(todo) == 1
     (gang,) = [
@@ -500,12 +452,12 @@ def test_many_jobs_that_look_at_once_read_the_nodes_once(may_list_pods: bool, fr
     capacity = Capacity(api)  # type: ignore[arg-type]
 
     async def look() -> list[Reading]:
-        return await asyncio.gather(*(capacity.gpu_nodes() for _ in range(100)))
+        return await asyncio.gather(*(capacity.nodes() for _ in range(100)))
 
     (((node,), _), *_) = asyncio.run(look())
     assert len(api.asked) == 2
-    assert node.has_free(gpus=free)
-    assert not node.has_free(gpus=free + 1)
+    assert node.num_free(gpus=free)
+    assert not node.num_free(gpus=free + 1)
 
 
 def test_an_operator_that_may_not_list_pods_asks_again_only_after_minutes(
@@ -517,90 +469,14 @@ def test_an_operator_that_may_not_list_pods_asks_again_only_after_minutes(
     monkeypatch.setattr("phitune_operator.capacity.time", clock)
     for later in (0, 60, 60, 60, 60, 61):
         now[0] += later
-        asyncio.run(capacity.gpu_nodes())
+        asyncio.run(capacity.nodes())
     assert api.asked.count(NODE) == 6
     assert api.asked.count(POD) == 2
 
 
 def test_pods_of_a_large_cluster_are_never_held_all_at_once() -> None:
     api = Api(num_pages=20)
-    ((node,), _) = asyncio.run(Capacity(api).gpu_nodes())  # type: ignore[arg-type]
-    assert node.has_free(gpus=3)
-    assert not node.has_free(gpus=4)
+    ((node,), _) = asyncio.run(Capacity(api).nodes())  # type: ignore[arg-type]
+    assert node.num_free(gpus=3)
+    assert not node.num_free(gpus=4)
     assert 0 < api.most_held <= 2
-
-
-def hosts_of(*sizes: tuple[str, str]) -> tuple[Node, ...]:
-    """Nodes without GPUs, with so many CPUs and so much memory."""
-    return hosts(
-        {
-            "metadata": {"name": f"host-{index}"},
-            "status": {
-                "allocatable": {"cpu": cpu, "memory": memory},
-                "conditions": [{"type": "Ready", "status": "True"}],
-            },
-        }
-        for index, (cpu, memory) in enumerate(sizes)
-    )
-
-
-def seen_on_cpu(cluster: Sequence[Node] | None, **resources: Any) -> Observed:
-    asked = {"nodes": 2, "gpusPerNode": 0, "cpu": "4", "memory": "8Gi", **resources}
-    return observed({"resources": asked}, nodes=None if cluster is None else tuple(cluster))
-
-
-def on_cpu(cluster: Sequence[Node] | None, **resources: Any) -> Plan:
-    return plan(seen_on_cpu(cluster, **resources))
-
-
-@pytest.mark.parametrize(
-    "cluster",
-    [
-        pytest.param(None, id="not known"),
-        pytest.param((("4", "8Gi"), ("4", "8Gi")), id="a node each"),
-        pytest.param((("8", "64Gi"),), id="both on one"),
-        pytest.param((("9", "12Gi"), ("5", "9Gi"), ("2", "999Gi")), id="of several sizes"),
-    ],
-)
-def test_job_on_cpu_goes_on_where_its_pods_could_run(cluster: tuple[tuple[str, str], ...] | None) -> None:
-    todo = on_cpu(None if cluster is None else hosts_of(*cluster))
-    assert condition(todo.status, "Accepted")["status"] == "True"
-
-
-@pytest.mark.parametrize(
-    ("cluster", "remedy"),
-    [
-        ((("2", "64Gi"), ("2", "64Gi")), "spec.resources.cpu: 1800m would fit"),
-        ((("8", "4Gi"), ("8", "4Gi")), "spec.resources.memory: 3686Mi would fit"),
-        (
-            (("3", "6Gi"), ("3", "6Gi")),
-            "spec.resources.cpu: 2700m and spec.resources.memory: 5529Mi would fit",
-        ),
-        ((("4", "8Gi"),), "more or larger nodes are needed, or fewer pods"),
-    ],
-)
-def test_job_on_cpu_whose_pods_no_nodes_can_hold_is_refused_with_what_would_fit(
-    cluster: tuple[tuple[str, str], ...], remedy: str
-) -> None:
-    said = refusal(on_cpu(hosts_of(*cluster)), "NodeTooSmall")
-    assert "of 2 pod(s) of 4 CPUs and 8.0 GiB" in said
-    assert said.endswith(remedy)
-    changes = dict(re.findall(r"spec\.resources\.(cpu|memory): (\w+)", said))
-    if changes:
-        mended = on_cpu(hosts_of(*cluster), **changes)
-        assert condition(mended.status, "Accepted")["status"] == "True"
-
-
-def test_nodes_that_a_job_on_cpu_may_not_use_do_not_count() -> None:
-    large, small = hosts_of(("64", "1Ti"), ("2", "4Gi"))
-    tainted = replace(large, taints=(Taint(key="gpu", value="", effect="NoSchedule"),))
-    assert "the 1 node(s)" in refusal(on_cpu([tainted, small]), "NodeTooSmall")
-    lets = on_cpu([tainted, small], tolerations=[{"key": "gpu", "operator": "Exists"}])
-    assert condition(lets.status, "Accepted")["status"] == "True"
-
-
-def test_pool_without_gpus_counts_for_jobs_on_cpu_alone() -> None:
-    hosts_pool = {"product": "", "gpus_per_node": 0}
-    small = seen_on_cpu(hosts_of(("2", "4Gi")))
-    assert condition(plan(with_pool(small, **hosts_pool)).status, "Accepted")["status"] == "True"
-    refusal(plan(with_pool(on((), nodes=1), **hosts_pool)), "NoSuchGPU")

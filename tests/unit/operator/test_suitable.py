@@ -11,7 +11,7 @@ from harness.operator_view import condition, observed
 from phitune_operator import names
 from phitune_operator.decide import subject_of
 from phitune_operator.gpu_labels import MAJOR, MEMORY, MIB, MINOR
-from phitune_operator.placement import Node
+from phitune_operator.nodes import Node
 from phitune_operator.plan import plan
 from phitune_operator.recipe import RECIPE
 from phitune_trainer.memory import GPUS

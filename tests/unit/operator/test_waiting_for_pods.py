@@ -133,7 +133,7 @@ def test_nodes_are_not_read_while_pods_of_the_last_gang_hold_them(
         read.append(capacity)
         return Reading((), 0.0)
 
-    monkeypatch.setattr(Capacity, "gpu_nodes", nodes)
+    monkeypatch.setattr(Capacity, "nodes", nodes)
     job = {**finetunejob("digits", {"resources": {"gpusPerNode": 1}}), "status": copy.deepcopy(PREPARED)}
     job["metadata"]["namespace"] = "team"
     cluster.put_new(job)

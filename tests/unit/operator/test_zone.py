@@ -12,7 +12,7 @@ from harness.operator_view import H100, observed
 from phitune_operator.decide import subject_of
 from phitune_operator.kinds import Object
 from phitune_operator.names import LABEL_GPU_PRODUCT, LABEL_ZONE
-from phitune_operator.placement import Node
+from phitune_operator.nodes import Node
 from phitune_operator.policies.zone import zones_for
 from phitune_operator.render.prepare_job import prepare_job
 from phitune_operator.render.pytorchjob import pytorchjob
