@@ -1,7 +1,7 @@
 # Every target is idempotent and thin: the work is in hack/ and in the packages. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-release = $(IMAGE) $(if $(TAG),--tag $(TAG)) $(if $(REGISTRY),--push $(REGISTRY)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+release = $(IMAGE) $(if $(TAG),--tag $(TAG)) $(if $(REGISTRY),--push $(REGISTRY)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) $(if $(JOBS),--jobs $(JOBS))
 PYTHON := .venv/bin/python
 # The locked Go toolchain comes before whatever this machine has.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -74,7 +74,7 @@ lock: setup ## Resolve requirements/*.txt anew within pyproject.toml (UPGRADE=1:
 docs: ## Build the documentation into site/
 	@hack/docs
 
-images: setup ## Build the release's images: operator, trainer in three builds (TAG=; REGISTRY=: push; IMAGE=: one of them)
+images: setup ## Build the release's images: operator, trainer in three builds (TAG=; REGISTRY=: push; IMAGE=: one; JOBS=)
 	@$(PYTHON) hack/images build --release $(release)
 
 bundle: setup ## Write the release's images, chart and CRDs as one archive, build/phitune-bundle.tar (TAG=; BASE_IMAGE=)

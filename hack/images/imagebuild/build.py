@@ -63,11 +63,12 @@ def build(
     out: Path | None,
     registry: str | None,
     release_on: str | None = None,
+    jobs: int = 1,
 ) -> list[Built]:
     """Build images. `tag` replaces the hash of the content as tag; `out`, a folder, gets copies.
 
-    `release_on`, a base image: `names` are of a release and built on it. Raises BuildError. Goes on in a new
-    mount namespace, so nothing must have been started before.
+    `release_on`, a base image: `names` are of a release and built on it, and `jobs` files compiled at a time.
+    Raises BuildError. Goes on in a new mount namespace, so nothing must have been started before.
     """
     refuse_other_machines(platform.machine())
     if os.geteuid() != 0:
@@ -81,7 +82,7 @@ def build(
         for name in names:
             make = partial(recipes.local, opened, name)
             if release_on:
-                make = partial(recipes.release, name, release_on)
+                make = partial(recipes.release, name, release_on, jobs)
             built.append(_build(opened, make, tag=tag, out=out, registry=registry))
         _forget_old(opened)
     return built

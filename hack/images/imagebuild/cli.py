@@ -28,7 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = known if options.image == "all" else [options.image]
     base_image = options.base_image if options.release else None
     try:
-        built = build(names, tag=options.tag, out=options.out, registry=options.push, release_on=base_image)
+        built = build(
+            names,
+            tag=options.tag,
+            out=options.out,
+            registry=options.push,
+            release_on=base_image,
+            jobs=options.jobs,
+        )
         if options.bundle:
             bundle.write(built, options.bundle)
     except BuildError as error:
@@ -78,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--base-image", default=BASE_IMAGE, metavar="IMAGE", help="what a release stands on (%(default)s)"
+    )
+    command.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="files of flash-attn compiled at a time, each in up to 4 GB of memory (%(default)s)",
     )
     command.add_argument(
         "--bundle", type=Path, metavar="FILE", help="also write images, chart and CRDs as one archive"

@@ -56,8 +56,8 @@ def releases() -> list[str]:
     return ["operator", *(f"trainer-{build}" for build in builds)]
 
 
-def release(name: str, base_image: str) -> Recipe:
-    """One of `releases`: the whole Dockerfile, with all that GPUs need."""
+def release(name: str, base_image: str, jobs: int = 1) -> Recipe:
+    """One of `releases`: the whole Dockerfile, with all that GPUs need; `jobs` files compiled at a time."""
     repository, _, build = name.partition("-")
     text = (ROOT / "docker" / f"{repository}.Dockerfile").read_text()
     arguments = ["--build-arg", f"BASE_IMAGE={base_image}"]
@@ -68,6 +68,6 @@ def release(name: str, base_image: str) -> Recipe:
         name=name,
         repository=repository,
         tag_suffix=f"-{build}" if build else "",
-        arguments=tuple(arguments),
+        arguments=(*arguments, "--build-arg", f"JOBS={jobs}") if build == "flash" else tuple(arguments),
         content=keys.key(*arguments, text, keys.files_key(ROOT, copied)),
     )

@@ -33,6 +33,13 @@ def test_another_base_makes_another_image(name: str) -> None:
     )
 
 
+def test_only_flash_attn_is_compiled_and_how_many_files_at_a_time_makes_no_other_image() -> None:
+    for name in releases():
+        slow, fast = release(name, "base"), release(name, "base", jobs=8)
+        assert slow.content == fast.content
+        assert ("JOBS=8" in fast.arguments) == (name == "trainer-flash")
+
+
 def test_image_that_is_not_there_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
     for words, known in (
         (["build", "trainer-flash"], "IMAGE is one of operator, trainer, all without --release"),
