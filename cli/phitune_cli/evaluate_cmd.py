@@ -111,7 +111,7 @@ def evaluate(args: argparse.Namespace) -> None:
     sides = {folder: None if is_evaluation(folder) else _locate(folder, args.base) for folder in folders}
     loaded = [located for located in reversed(sides.values()) if located is not None]
     runs = [located.run for located in loaded if located.run]
-    crops = [located.num_crops for located in loaded if located.num_crops]
+    crops = [located.asked_crops for located in loaded if located.asked_crops]
     answered = []
     for folder, located in sides.items():
         if located is None:

@@ -39,6 +39,8 @@ _REMEDIES: Final[Mapping[int, tuple[int, str]]] = {
     errno.EEXIST: (USER_ERROR, _ELSEWHERE),
     errno.ENOTDIR: (USER_ERROR, _ELSEWHERE),
     errno.EISDIR: (USER_ERROR, _ELSEWHERE),
+    errno.EINVAL: (USER_ERROR, _ELSEWHERE),
+    errno.EBUSY: (USER_ERROR, _ELSEWHERE),
     errno.ENAMETOOLONG: (USER_ERROR, _ELSEWHERE),
     errno.ELOOP: (USER_ERROR, _ELSEWHERE),
     errno.EIO: (FAULT, _FAILING),
@@ -57,7 +59,7 @@ def file_problem(error: OSError) -> FileProblem | None:
     if error.errno is None or error.errno not in _REMEDIES:
         return None
     where = error.filename
-    if where is None and error.errno in _OF_WRITES and _is_output_a_file():
+    if where is None and error.errno in _OF_WRITES and _output_refuses(error.errno):
         drop_output()
         where = STANDARD_OUTPUT
     if not isinstance(where, str):
@@ -66,13 +68,16 @@ def file_problem(error: OSError) -> FileProblem | None:
     return FileProblem(code, f"{where}: {os.strerror(error.errno)}; {remedy}")
 
 
-def _is_output_a_file() -> bool:
-    """Whether standard output goes where there may be no room: not to a terminal or another program."""
+def _output_refuses(number: int) -> bool:
+    """Whether it is standard output that fails so: one more line break there then fails again."""
     try:
+        sys.stdout.flush()
         mode = os.fstat(sys.stdout.fileno()).st_mode
-    except OSError:  # it is not the process's own
-        return False
-    return not sys.stdout.isatty() and not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode)
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            os.write(sys.stdout.fileno(), b"\n")
+    except OSError as again:
+        return again.errno == number
+    return False
 
 
 def drop_output() -> None:

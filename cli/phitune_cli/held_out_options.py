@@ -54,7 +54,7 @@ def held_out_config(
 ) -> TrainConfig:
     """A config whose held-out samples are the ones to score. UserError where the options name none.
 
-    `trained_crops` are those of a picture in the training of the weights, where that is known without a run.
+    `trained_crops` are those of a picture in the training of the weights, where that is known.
     """
     if args.task is not None or args.data is not None:
         config = _named(args, run)
@@ -70,7 +70,7 @@ def held_out_config(
     if args.images is not None and (config.task != "jsonl" or args.data is None):
         raise UserError(f"--images {args.images}: goes with --task jsonl and --data alone")
     training: dict[str, Any] = {"micro_batch_size": args.batch_size}
-    if num_crops := args.num_crops or (trained_crops if run is None else None):
+    if num_crops := args.num_crops or trained_crops:
         training["num_crops"] = num_crops
     data = {"eval": args.split} if args.split is not None else {}
     evaluation = {"enabled": True, "max_samples": args.max_samples or config.evaluation.max_samples}

@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
                 raise UserError(f"--adapter {args.adapter}: is a {kind}; name it with --model alone")
             folder, base = args.adapter, args.model
         located = locate(folder, base)
-        num_crops = args.num_crops or located.num_crops or STILL_CROPS
+        num_crops = args.num_crops or located.asked_crops or STILL_CROPS
         processor = Processor.load(located.model_dir, num_crops)
         question = encode_question(processor, args.prompt, args.image)
         model = choose_device(args.precision).load(located)

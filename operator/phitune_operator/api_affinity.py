@@ -19,7 +19,7 @@ class NodeRequirement(Group):
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
     """How the label is compared; Gt and Lt compare whole numbers."""
-    values: list[LabelValue] | None = Field(default=None, min_length=1, max_length=256)
+    values: list[LabelValue] | None = Field(default=None, max_length=256)
     """Values that it is compared with. Default: none, with Exists and DoesNotExist."""
 
 
@@ -37,9 +37,9 @@ class FieldRequirement(Group):
 class NodeSelectorTerm(Group):
     """What must all be true of a node."""
 
-    match_expressions: list[NodeRequirement] | None = Field(default=None, min_length=1, max_length=32)
+    match_expressions: list[NodeRequirement] | None = Field(default=None, max_length=32)
     """About its labels. Default: none."""
-    match_fields: list[FieldRequirement] | None = Field(default=None, min_length=1, max_length=32)
+    match_fields: list[FieldRequirement] | None = Field(default=None, max_length=32)
     """About its name. Default: none."""
 
 
@@ -77,7 +77,7 @@ class LabelRequirement(Group):
     """Key of the label."""
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared."""
-    values: list[LabelValue] | None = Field(default=None, min_length=1, max_length=64)
+    values: list[LabelValue] | None = Field(default=None, max_length=64)
     """Values that it is compared with. Default: none, with Exists and DoesNotExist."""
 
 
@@ -86,7 +86,7 @@ class LabelSelector(Group):
 
     match_labels: Annotated[Labels | None, Field(max_length=16)] = None
     """Labels and their values. Default: none."""
-    match_expressions: list[LabelRequirement] | None = Field(default=None, min_length=1, max_length=16)
+    match_expressions: list[LabelRequirement] | None = Field(default=None, max_length=16)
     """More about labels. Default: none."""
 
 

@@ -23,7 +23,7 @@ from phitune_operator.nodes import hosts, with_gpus
 from phitune_operator.observed import Observed
 from phitune_operator.placement import Placement, candidates, reason_for
 from phitune_operator.policies import claim, host, queue, room
-from phitune_operator.policies.free import is_placed_whole, wish_of
+from phitune_operator.policies.free import is_placed_whole, leaves_it_to_others, wish_of
 from phitune_operator.policies.host import Share
 from phitune_operator.policies.zone import near_volume, zones_for
 from phitune_operator.render.config_map import config_in
@@ -158,6 +158,8 @@ def _candidates(seen: Observed) -> list[Placement]:
     try:
         return candidates(nodes, wish_of(seen.spec), seen.settings.pools)
     except BlockedError as problem:
+        if seen.spec.resources.gpus_per_node == 0 and leaves_it_to_others(seen.spec):
+            return [Placement()]
         if len(nodes) == len(everywhere):
             raise
         elsewhere = (

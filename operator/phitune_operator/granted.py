@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from phitune_operator import names, refusals
 from phitune_operator.api import FineTuneJobSpec
@@ -77,6 +77,8 @@ class Granted:
         self._read: tuple[Node, ...] | None = None
         """The read that `_held` was made from."""
         self._held: tuple[Node, ...] = ()
+        self._counted: set[tuple[str, int]] = set()
+        """The gangs that `_held` counts and the read does not show."""
 
     def held(self, seen: Observed) -> Observed:
         """Return the same, with what other gangs were granted counted as held."""
@@ -85,9 +87,10 @@ class Granted:
         grants = self._known()
         if seen.key in grants:
             others = (grant for key, grant in grants.items() if key != seen.key)
-            return replace(seen, nodes=_with(seen.nodes, others, at=seen.nodes_at))
+            return replace(seen, nodes=_with(seen.nodes, others, at=seen.nodes_at).nodes)
         if self._read is not seen.nodes:
-            self._read, self._held = seen.nodes, _with(seen.nodes, grants.values(), at=seen.nodes_at)
+            self._read = seen.nodes
+            self._held, self._counted = _with(seen.nodes, grants.values(), at=seen.nodes_at)
         return replace(seen, nodes=self._held)
 
     def note(self, seen: Observed, status: dict[str, Any]) -> None:
@@ -97,7 +100,8 @@ class Granted:
 
     def forget(self, key: Key) -> None:
         """Drop what was granted to a job that is gone."""
-        if self._grants is not None and self._grants.pop(key, None) is not None:
+        grant = self._grants.pop(key, None) if self._grants is not None else None
+        if grant is not None and grant.gang in self._counted:
             self._read = None
 
     def _known(self) -> dict[Key, Grant]:
@@ -129,7 +133,8 @@ class Granted:
         ):
             grants[key] = self._grant(gang, spec, status["placement"])
             if self._read is not None:
-                self._held = _with(self._held, [grants[key]], at=grants[key].until - 1)
+                self._held, counted = _with(self._held, [grants[key]], at=grants[key].until - 1)
+                self._counted |= counted
 
     def _grant(self, gang: tuple[str, int], spec: FineTuneJobSpec, placement: dict[str, Any]) -> Grant:
         limit = self._settings.pool_wait if placement.get("pool") else self._settings.placement_grace
@@ -156,17 +161,25 @@ def _is_alive(status: dict[str, Any]) -> bool:
     )
 
 
-def _with(nodes: tuple[Node, ...], grants: Iterable[Grant], *, at: float) -> tuple[Node, ...]:
+class _Held(NamedTuple):
+    nodes: tuple[Node, ...]
+    counted: set[tuple[str, int]]
+    """The gangs that were not shown yet, or not whole."""
+
+
+def _with(nodes: tuple[Node, ...], grants: Iterable[Grant], *, at: float) -> _Held:
     """The nodes, of a read that began then, as they will be when the pods of these gangs have theirs."""
-    found = list(nodes)
+    found, counted = list(nodes), set[tuple[str, int]]()
     shown: dict[tuple[str, int], int] = {}
     for usage in {node.name: node.usage for node in nodes if node.usage is not None}.values():
         for gang, count in usage.gangs.items():
             shown[gang] = shown.get(gang, 0) + count
     for grant in grants:
-        if at < grant.until:
-            _place(found, grant, grant.wish.num_nodes - shown.get(grant.gang, 0))
-    return tuple(found)
+        num_pods = grant.wish.num_nodes - shown.get(grant.gang, 0)
+        if at < grant.until and num_pods > 0:
+            _place(found, grant, num_pods)
+            counted.add(grant.gang)
+    return _Held(tuple(found), counted)
 
 
 def _place(nodes: list[Node], grant: Grant, num_pods: int) -> None:
@@ -185,7 +198,7 @@ def _place(nodes: list[Node], grant: Grant, num_pods: int) -> None:
             continue
         placed = min(room, num_pods)
         num_pods -= placed
-        more[node.name] = usage.plus(grant.requests(placed))
+        more[node.name] = usage.plus(grant.requests(placed), num_pods=placed)
     if more:
         # A node whose GPUs are of several kinds is there once for each.
-        nodes[:] = [replace(one, usage=more.get(one.name, one.usage)) for one in nodes]
+        nodes[:] = [replace(one, usage=more[one.name]) if one.name in more else one for one in nodes]

@@ -17,7 +17,7 @@ class Installed:
         self.default = PYTORCHJOB.kind
         """Name of the kind that the gangs of new jobs get."""
         self.unwatched: tuple[Kind, ...] = ()
-        """Kinds that have come since."""
+        """Kinds that have come since, and PodGroups if they have gone: gangs can do without."""
 
     @property
     def watched(self) -> tuple[Kind, ...]:
@@ -39,8 +39,10 @@ class Installed:
         self.default = default.kind
 
     async def look_for_new(self) -> None:
-        """Take note of kinds that have been installed since the start. Raises ApiError."""
-        self.unwatched = tuple(kind for kind in await self._there() if kind not in self._present)
+        """Take note of what has changed since the start. Raises ApiError."""
+        there = await self._there()
+        gone = [kind for kind in self._present if kind == POD_GROUP and kind not in there]
+        self.unwatched = (*(kind for kind in there if kind not in self._present), *gone)
 
     async def _there(self) -> tuple[Kind, ...]:
         return tuple([kind for kind in self._looked_for if await self._kube.serves(kind)])

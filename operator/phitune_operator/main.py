@@ -215,6 +215,8 @@ async def run(options: argparse.Namespace) -> None:
             LOGGER.info("stopped before the cluster could be read")
             return
         settings = replace(settings, backend=installed.default, gang_scheduling=installed.gang_scheduling)
+        if options.gang_scheduling and not installed.gang_scheduling:
+            LOGGER.warning("the cluster does not serve PodGroups, so that its scheduler places no gang whole")
         observer = Observer(kube, store, ProgressPoller(session), settings)
         reconciler = Reconciler(kube, store, queue, observer, metrics, clock=utc_now)
         probes.ready(resync)

@@ -54,6 +54,8 @@ class Node:
     """CPUs that pods can ask for, free or not; None if the node does not tell."""
     memory: int | None = None
     """The same of memory, in bytes."""
+    pods: int | None = None
+    """The most that may run there; None if the node does not tell."""
     devices: Mapping[str, int] | None = None
     """What else device plugins give out there, by resource; None if that is not known."""
     usage: Usage | None = None
@@ -91,6 +93,7 @@ class Node:
         asked: list[tuple[Decimal | int | None, Decimal | int, Decimal | int]] = [
             (self.cpu, used.cpu, cpu),
             (self.memory, used.memory, memory),
+            (self.pods, used.pods, 1),
         ]
         if self.devices is not None:
             has = self.devices
@@ -162,6 +165,7 @@ def _node(node: Object, resource: str, num_gpus: int, usage: Usage | None) -> No
         resource=resource,
         cpu=quantity(allocatable["cpu"]) if "cpu" in allocatable else None,
         memory=int(quantity(allocatable["memory"])) if "memory" in allocatable else None,
+        pods=int(quantity(allocatable["pods"])) if "pods" in allocatable else None,
         devices={name: int(quantity(number)) for name, number in allocatable.items() if is_device(name)},
         usage=usage,
         is_schedulable=not spec.get("unschedulable", False),

@@ -106,7 +106,8 @@ def stop_leftovers(seen: Observed, draft: Draft) -> None:
             if not pod.is_terminating:
                 draft.do(Delete(kind=POD, namespace=seen.key.namespace, name=pod.name, uid=pod.uid))
     else:
-        clear_away(draft, kind_of(seen.gang), seen.gang)
+        for known in (seen.gang, *seen.needs):
+            clear_away(draft, kind_of(known), known)
 
 
 def is_too_late(seen: Observed, draft: Draft) -> bool:

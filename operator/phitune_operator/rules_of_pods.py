@@ -8,7 +8,12 @@ from phitune_operator.rule import Node, Rule, get, keys_of_labels
 
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
-_WHOLE_NUMBER: Final = "^[0-9]{1,18}$"
+_WHOLE_NUMBER: Final = "^-?[0-9]{1,18}$"
+
+
+def _filled(field: str) -> str:
+    """In CEL: the list has something in it. Templates write empty ones, which Kubernetes lets them do."""
+    return f"(has(self.{field}) && self.{field}.size() > 0)"
 
 
 def _affinity_rules(at: str) -> list[Rule]:
@@ -24,8 +29,8 @@ def _affinity_rules(at: str) -> list[Rule]:
         Rule(
             at=term,
             field="matchExpressions",
-            cel="has(self.matchExpressions) || has(self.matchFields)",
-            holds=lambda term: "matchExpressions" in term or "matchFields" in term,
+            cel=f"{_filled('matchExpressions')} || {_filled('matchFields')}",
+            holds=lambda term: bool(term.get("matchExpressions") or term.get("matchFields")),
             message="this or matchFields is needed: an empty term matches no node",
         ),
         _values_of_a_node(f"{term}.matchExpressions[*]"),
@@ -39,8 +44,8 @@ def _values_of_a_label(at: str) -> Rule:
     return Rule(
         at=at,
         field="values",
-        cel="has(self.values) == (self.operator in ['In', 'NotIn'])",
-        holds=lambda one: ("values" in one) == (one["operator"] in ("In", "NotIn")),
+        cel=f"{_filled('values')} == (self.operator in ['In', 'NotIn'])",
+        holds=lambda one: bool(one.get("values")) == (one["operator"] in ("In", "NotIn")),
         message="needed with In and NotIn, and not with Exists and DoesNotExist",
     )
 
@@ -48,17 +53,17 @@ def _values_of_a_label(at: str) -> Rule:
 def _values_of_a_node(at: str) -> Rule:
     def holds(one: Node) -> bool:
         if one["operator"] in ("Gt", "Lt"):
-            values = one.get("values", [])
+            values = one.get("values") or []
             # A value that is wrong in itself is here, too: what is said of it stands beside this.
             return len(values) == 1 and re.fullmatch(_WHOLE_NUMBER, str(values[0])) is not None
-        return ("values" in one) == (one["operator"] in ("In", "NotIn"))
+        return bool(one.get("values")) == (one["operator"] in ("In", "NotIn"))
 
     return Rule(
         at=at,
         field="values",
         cel="self.operator in ['Gt', 'Lt'] ? has(self.values) && self.values.size() == 1 && "
         f"self.values[0].matches('{_WHOLE_NUMBER}') : "
-        "has(self.values) == (self.operator in ['In', 'NotIn'])",
+        f"{_filled('values')} == (self.operator in ['In', 'NotIn'])",
         holds=holds,
         message="needed with In and NotIn, one whole number with Gt and Lt, and not with Exists and "
         "DoesNotExist",

@@ -20,21 +20,27 @@ class Usage:
     cpu: Decimal = Decimal(0)
     memory: int = 0
     """Bytes."""
+    pods: int = 0
     devices: Counter[str] = field(default_factory=Counter)
     """GPUs, and what else device plugins give out, by resource."""
     gangs: Counter[tuple[str, int]] = field(default_factory=Counter)
     """Pods of our gangs that are counted here, by the uid of their job and their attempt."""
 
-    def plus(self, requests: Mapping[str, Decimal]) -> "Usage":
-        """The same with more pods, which ask for so much together."""
+    def plus(self, requests: Mapping[str, Decimal], *, num_pods: int) -> "Usage":
+        """The same with so many more pods, which ask for so much together."""
         more = Usage(
-            cpu=self.cpu, memory=self.memory, devices=Counter(self.devices), gangs=Counter(self.gangs)
+            cpu=self.cpu,
+            memory=self.memory,
+            pods=self.pods,
+            devices=Counter(self.devices),
+            gangs=Counter(self.gangs),
         )
-        more.add(requests)
+        more.add(requests, num_pods=num_pods)
         return more
 
-    def add(self, requests: Mapping[str, Decimal]) -> None:
-        """Count a pod."""
+    def add(self, requests: Mapping[str, Decimal], *, num_pods: int = 1) -> None:
+        """Count pods, which ask for so much together."""
+        self.pods += num_pods
         self.cpu += requests.get("cpu", Decimal(0))
         self.memory += int(requests.get("memory", 0))
         for resource, number in requests.items():

@@ -13,7 +13,7 @@ import pytest
 from harness.cluster import Object
 from harness.installed import no_installed_operator
 from harness.jobs import finetunejob, long_enough_to_disturb, merged
-from harness.lab import Lab, last_words
+from harness.lab import Lab, away_from, last_words, occupant
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -218,11 +218,10 @@ def test_config_broken_by_hand_before_a_start_fails_the_job_at_once(lab: Lab) ->
 
 def test_config_broken_by_hand_under_waiting_pods_ends_them_with_exit_code_2(lab: Lab) -> None:
     if not lab.cluster.is_local:
-        pytest.skip("keeps every node of the cluster from taking pods for a while")
-    lab.apply(finetunejob("config"))
-    lab.wait("prepare pod on a node", lambda: any(pod["spec"].get("nodeName") for pod in prepare_pods(lab)))
+        pytest.skip("puts a pod onto every node of the cluster for a while")
+    lab.apply(finetunejob("config", {"podTemplate": away_from("occupant")}))
     with contextlib.ExitStack() as stack:
-        with no_node_for_new_pods(lab):
+        with occupied(lab):
             lab.wait("waiting gang", lambda: len(lab.pods("config", role="trainer")) == 2)
             stack.enter_context(no_installed_operator(lab.cluster))
             # A node that has a pod of it keeps an immutable ConfigMap as it was.
@@ -253,11 +252,12 @@ def exit_code(pod: Object) -> int | None:
 
 
 @contextlib.contextmanager
-def no_node_for_new_pods(lab: Lab) -> Iterator[None]:
-    """Cordon every node; whatever happens, they take pods again afterwards."""
-    nodes = lab.cluster.kubectl("get", "nodes", "-o", "name").split()
-    try:
-        lab.cluster.kubectl("cordon", *nodes)
-        yield
-    finally:
-        lab.cluster.kubectl("uncordon", *nodes)
+def occupied(lab: Lab) -> Iterator[None]:
+    """Put an occupant onto every node, and take it away."""
+    pods = [
+        occupant(f"occupant-{number}", lab.trainer_image, node, cpu="10m", label="occupant")
+        for number, node in enumerate(lab.cluster.list("nodes", lab.namespace))
+    ]
+    lab.apply(*pods)
+    yield
+    lab.cluster.kubectl("delete", "pod", *names(pods), "-n", lab.namespace, "--grace-period", "1")

@@ -8,7 +8,7 @@ import pytest
 
 from harness.cluster import Object
 from harness.jobs import example, finetunejob, merged
-from harness.lab import Lab, helper_pod, last_words
+from harness.lab import Lab, away_from, last_words, occupant
 from phitune_trainer.yaml_reader import read_documents
 
 pytestmark = pytest.mark.timeout(600)
@@ -56,11 +56,9 @@ def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
 def test_gang_is_made_when_all_fit_and_taken_back_if_the_scheduler_knows_better(lab: Lab) -> None:
     node, *_ = lab.cluster.list("nodes", lab.namespace)
     share = f"{int(0.6 * cores(node['status']['allocatable']['cpu']) * 1000)}m"
-    lab.apply(occupant(lab, "greedy", node, cpu=share))
+    lab.apply(occupant("greedy", lab.trainer_image, node, cpu=share))
     # That it keeps away from such pods is for the scheduler to see: the operator counts CPUs and memory.
-    beside = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"shy": "true"}}}
-    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}
-    lab.apply(finetunejob("halved", {"resources": {"cpu": share}, "podTemplate": {"affinity": apart}}))
+    lab.apply(finetunejob("halved", {"resources": {"cpu": share}, "podTemplate": away_from("shy")}))
 
     def events() -> dict[str, str]:
         return dict(lab.events("halved"))
@@ -69,23 +67,13 @@ def test_gang_is_made_when_all_fit_and_taken_back_if_the_scheduler_knows_better(
     assert "nodes have room for 1 of 2 pods" in events()["NoRoom"]
     assert lab.pods("halved", role="trainer") == []
 
-    lab.apply(occupant(lab, "shy", node, cpu="10m"))
+    lab.apply(occupant("shy", lab.trainer_image, node, cpu="10m"))
     lab.cluster.kubectl("delete", "pod", "greedy", "-n", lab.namespace, "--grace-period", "1")
     lab.wait("end of the half-placed gang", lambda: "HalfPlaced" in events(), timeout=180)
     assert "only 1 of 2 pods found a node within 1m" in events()["HalfPlaced"]
     lab.cluster.kubectl("delete", "pod", "shy", "-n", lab.namespace, "--grace-period", "1")
     status = lab.wait_for_phase("halved", "Succeeded", timeout=300)
     assert status["restartsCounted"] == 0
-
-
-def occupant(lab: Lab, name: str, node: Object, *, cpu: str) -> Object:
-    """A pod on that node which asks for so many CPUs and sleeps; its name is a label, too."""
-    pod = helper_pod(name, "", lab.trainer_image, "import time; time.sleep(600)")
-    pod["metadata"]["labels"] = {name: "true"}
-    pod["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
-    (container,) = pod["spec"]["containers"]
-    container |= {"resources": {"requests": {"cpu": cpu}}, "volumeMounts": []}
-    return pod
 
 
 def cores(quantity: str) -> float:

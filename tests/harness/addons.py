@@ -70,5 +70,7 @@ def local_queue(cluster: Cluster, namespace: str, *, cpu: str, memory: str) -> I
             "spec": {"clusterQueue": namespace},
         },
     )
-    yield
-    cluster.kubectl("delete", "clusterqueue", namespace, "--wait=false")
+    try:
+        yield
+    finally:
+        cluster.kubectl("delete", f"clusterqueue/{namespace}", f"resourceflavor/{flavor}", "--wait=false")

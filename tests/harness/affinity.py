@@ -36,6 +36,17 @@ WISHES: Object = {
     "podAntiAffinity": _PODS,
 }
 """Every field; the first entry of each list has all of its own."""
+EMPTY: Object = {
+    "nodeAffinity": {
+        REQUIRED: {
+            "nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "rack", "operator": "Exists", "values": []}], "matchFields": []}
+            ]
+        }
+    },
+    "podAffinity": {REQUIRED: [{"topologyKey": "rack", "labelSelector": {"matchExpressions": []}}]},
+}
+"""Lists with nothing in them, as templates write them: they say nothing."""
 
 
 def at(document: Any, path: str) -> list[Any]:

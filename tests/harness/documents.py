@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.affinity import PREFERRED, REQUIRED, WISHES
+from harness.affinity import EMPTY, PREFERRED, REQUIRED, WISHES
 from harness.cluster import Object
 from harness.jobs import finetunejob
 
@@ -66,6 +66,7 @@ ACCEPTED: dict[str, Object] = {
     },
     "longest name": named("a" * 40),
     "one letter": named("a"),
+    "affinity with empty lists": job({"podTemplate": {"affinity": EMPTY}}),
     "labels and annotations": job(
         metadata={"name": "a", "labels": {"team": "x", "a.b/c": ""}, "annotations": {"n": "any text, ä"}}
     ),

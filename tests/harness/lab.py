@@ -195,3 +195,22 @@ def helper_pod(name: str, claim: str, image: str, script: str) -> Object:
             "volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": claim}}],
         },
     }
+
+
+def occupant(name: str, image: str, node: Object, *, cpu: str, label: str = "") -> Object:
+    """A pod on that node which asks for so many CPUs and sleeps. `label` is on it; by default its name."""
+    pod = helper_pod(name, "", image, "import time; time.sleep(600)")
+    pod["metadata"]["labels"] = {label or name: "true"}
+    pod["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
+    (container,) = pod["spec"]["containers"]
+    container |= {"resources": {"requests": {"cpu": cpu}}, "volumeMounts": []}
+    return pod
+
+
+def away_from(label: str) -> Object:
+    """The podTemplate of pods that go to no node where an occupant with this label is.
+
+    The scheduler alone sees to that: the operator counts CPUs and memory.
+    """
+    beside = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {label: "true"}}}
+    return {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}}

@@ -17,11 +17,13 @@ def nobody(folder: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    for one in (folder, *folder.parents):
-        if (mode := one.stat().st_mode) & 0o011 != 0o011:
-            one.chmod(mode | 0o011)
+    closed = {one: mode for one in (folder, *folder.parents) if (mode := one.stat().st_mode) & 0o011 != 0o011}
+    for one, mode in closed.items():
+        one.chmod(mode | 0o011)
     os.seteuid(_UID)
     try:
         yield
     finally:
         os.seteuid(0)
+        for one, mode in closed.items():
+            one.chmod(mode)

@@ -49,7 +49,6 @@ def _rows() -> Iterator[tuple[str, Any, str, str]]:
         match name:
             case "nodeSelectorTerms":
                 yield path, [], "at least 1", ""
-                yield f"{path}[*].matchExpressions", [], "at least 1", ""
                 yield path, [{}], "an empty term matches no node", "[0].matchExpressions"
             case "namespaces":
                 yield path, ["A"], "lower-case letters", "[0]"

@@ -7,7 +7,6 @@
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +151,8 @@ def _denied(path: Path) -> str:
     """What is refused, and what would do: whoever gives the permission is not to give more of it."""
     verb, needed = "write", "write access to the folder"
     try:
-        if stat.S_ISREG(path.stat().st_mode) and not os.access(path, os.R_OK, effective_ids=True):
+        path.stat()
+        if not os.access(path, os.R_OK, effective_ids=True):
             verb, needed = "read", "read access to it"
     except PermissionError:
         verb, needed = "reach", "access to the folders that it is in"

@@ -25,6 +25,7 @@ from phitune_trainer.model.read import PRECISIONS, STORED
 from phitune_trainer.model_card import Facts, Kind, model_card
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout, step_of
+from phitune_trainer.trained_crops import about_crops
 from phitune_trainer.transfer import Say, size
 
 _ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
@@ -68,7 +69,8 @@ def export_trained(located: Located, kind: Kind, out: Path, *, force: bool, say:
     """
     source = source_of(located)
     if is_filled(out):
-        if read_about(out).items() >= {"kind": kind, "source": source}.items():
+        same = {"kind": kind, "source": source, **about_crops(located.num_crops)}
+        if read_about(out).items() >= same.items():
             say(f"{out} is there already, and is this export")
             return
         if not is_export(out):

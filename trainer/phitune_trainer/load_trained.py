@@ -65,7 +65,12 @@ class Located:
         """Most crops of a picture that it was trained with; None where nothing tells. ModelFilesError."""
         if self.run is not None:
             return self.run.training.num_crops
-        return trained_crops(self.folder) or trained_crops(self.model_dir)
+        return trained_crops(self.folder)
+
+    @property
+    def asked_crops(self) -> int | None:
+        """With how many it is asked: an adapter that does not say, as its base. None where nothing tells."""
+        return self.num_crops or trained_crops(self.model_dir)
 
     @property
     def about(self) -> str:

@@ -140,7 +140,8 @@ def _merges_of(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """Write the tokenizer with the two files that other readers expect beside it."""
-    tokenizer.save(str(folder / "tokenizer.json"))
+    # Not Tokenizer.save, whose errors do not say that they are the disk's.
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     names = {
         "bos_token": _BEGIN,
         "eos_token": END_OF_TEXT,

@@ -41,7 +41,10 @@ def leaves_it_to_others(spec: FineTuneJobSpec) -> bool:
 
 def why_not_now(seen: Observed, subject: Subject) -> str:
     """Why not every pod would find a node now; empty if each would, or if that is not for us to say."""
-    free, num_pods = num_free(seen, subject), subject.num_nodes
+    num_pods = subject.num_nodes
+    if subject.gpus_per_node == 0 and num_pods == 1:
+        return ""  # there is no half of it, and no other kind of node to choose: the scheduler has the queue
+    free = num_free(seen, subject)
     if subject.has_pod_group or free is None or free >= num_pods:
         return ""
     each = f"{subject.cpu} CPUs and {gib(int(quantity(subject.memory)))} GiB"
@@ -59,7 +62,7 @@ def pool_for(seen: Observed, subject: Subject, *, product: str) -> Pool | None:
 
     Nodes that were free when the job was placed may be gone: an autoscaler takes away what idles.
     """
-    free = num_free(seen, subject)
+    free = num_free(seen, subject) if seen.settings.pools else None
     if free is None or free >= subject.num_nodes:
         return None
     wish, nodes = wish_of(seen.spec), _of_the_kind(seen.nodes or (), subject)
@@ -83,7 +86,7 @@ def num_free(seen: Observed, subject: Subject) -> int | None:
 
     With GPUs each has a node of its own; on CPU several may share one.
     """
-    if seen.nodes is None or leaves_it_to_others(seen.spec):
+    if not seen.nodes or leaves_it_to_others(seen.spec):
         return None
     wish, cpu, memory = wish_of(seen.spec), quantity(subject.cpu), int(quantity(subject.memory))
     devices = subject.profile.resources if subject.profile is not None else {}

@@ -76,7 +76,7 @@ def check_devices(nodes: Sequence[Node], num_nodes: int, profile: NetworkProfile
 def _check_on_cpu(spec: FineTuneJobSpec, train: TrainConfig, share: Share, nodes: Sequence[Node]) -> None:
     """Raise BlockedError (NodeTooSmall) where the nodes, each with several pods, can never hold all."""
     num_pods = spec.resources.nodes
-    room = _num_on_cpu(nodes, share)
+    room = _num_on_cpu(nodes, share, num_pods)
     if room >= num_pods:
         return
     cpu, memory = max(node.cpu or Decimal(0) for node in nodes), max(node.memory or 0 for node in nodes)
@@ -93,7 +93,11 @@ def _check_on_cpu(spec: FineTuneJobSpec, train: TrainConfig, share: Share, nodes
         )
         if value != before
     ]
-    fits = ways and _num_on_cpu(nodes, fitting) >= num_pods and not is_too_little(spec, train, fitting.memory)
+    fits = (
+        ways
+        and _num_on_cpu(nodes, fitting, num_pods) >= num_pods
+        and not is_too_little(spec, train, fitting.memory)
+    )
     remedy = f"{' and '.join(ways)} would fit" if fits else "more or larger nodes are needed, or fewer pods"
     raise BlockedError(
         "NodeTooSmall",
@@ -103,10 +107,15 @@ def _check_on_cpu(spec: FineTuneJobSpec, train: TrainConfig, share: Share, nodes
     )
 
 
-def _num_on_cpu(nodes: Sequence[Node], share: Share) -> int:
-    """How many such pods the nodes could run if nothing else ran there."""
+def _num_on_cpu(nodes: Sequence[Node], share: Share, enough: int) -> int:
+    """How many such pods the nodes could run if nothing else ran there; counted until they are enough."""
     cpu, memory = quantity(share.cpu), int(quantity(share.memory))
-    return sum(replace(node, usage=None).num_free(cpu=cpu, memory=memory) for node in nodes)
+    room = 0
+    for node in nodes:
+        if room >= enough:
+            break
+        room += replace(node, usage=None).num_free(cpu=cpu, memory=memory)
+    return room
 
 
 def _cpu(usual: str, nodes: Sequence[Node], gpus: int, num_nodes: int) -> str:

@@ -46,11 +46,32 @@ def test_output_that_finds_no_room_is_named_once() -> None:
     assert (ended.returncode, ended.stderr) == (2, f"{expected}\n")
 
 
+@pytest.mark.parametrize("output", ["/dev/null", "/dev/stderr"])
+def test_a_full_disk_elsewhere_is_not_laid_upon_the_output(output: str) -> None:
+    code = """
+import errno, os, sys
+import phitune_cli.completion_cmd as command
+from phitune_cli.main import main
+def fail(_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+command.main = fail
+sys.exit(main(["completion", "bash"]))
+"""
+    with Path(output).open("w") as out:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert "Traceback" in ended.stderr
+    assert "standard output" not in ended.stderr
+
+
 def test_a_folder_that_may_not_be_written_is_named_with_what_would_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
+    # What the command imports on its way may lie where only root may read.
+    assert main(["init-model", "--size", "tiny", "--out", str(tmp_path / "open")]) == 0
     with nobody(tmp_path):
         assert main(["init-model", "--size", "tiny", "--out", str(closed / "model")]) == 2
     said = capsys.readouterr().err

@@ -162,7 +162,7 @@ ROOMS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, ma
 
 
 @settings(max_examples=60, deadline=None)
-@given(free=ROOMS, held=ROOMS, cpu=st.integers(1, 4), memory=st.integers(1, 4), pods=st.integers(1, 5))
+@given(free=ROOMS, held=ROOMS, cpu=st.integers(1, 4), memory=st.integers(1, 4), pods=st.integers(2, 5))
 def test_gang_on_cpu_is_made_just_where_a_scheduler_finds_a_node_for_every_pod(
     free: list[tuple[int, int]], held: list[tuple[int, int]], cpu: int, memory: int, pods: int
 ) -> None:
@@ -188,6 +188,18 @@ def test_gang_on_cpu_is_made_just_where_a_scheduler_finds_a_node_for_every_pod(
     status = {**seen.status, **interrupted(seen.status)}
     todo = plan(replace(seen, raw={**seen.raw, "status": status}, nodes=cluster))
     assert gangs_made(todo) == (placed >= pods)
+
+
+def test_pod_on_cpu_that_is_alone_is_left_to_the_scheduler() -> None:
+    full = tuple(replace(host, usage=Usage(cpu=Decimal(16))) for host in hosts_of(("16", "64Gi")))
+    assert gangs_made(plan(waiting_on_cpu(full, nodes=1))) == 1
+    assert gangs_made(plan(waiting_on_cpu(full, nodes=2))) == 0
+
+
+def test_node_takes_no_more_pods_than_it_says() -> None:
+    (host,) = hosts_of(("64", "256Gi"))
+    few = replace(host, pods=3, usage=Usage(pods=1))
+    assert few.num_free(cpu=Decimal(1), memory=GIB) == 2
 
 
 HOSTS = {"name": "hosts", "product": "", "gpus_per_node": 0, "cpu": "8", "memory": "16Gi", "max_nodes": 2}

@@ -84,7 +84,8 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with writing_to(self._path):  # what could not be written is tried once more
+            self._file.close()
 
     def add(self, answers: Mapping[int, Prediction]) -> None:
         """Add answers by the numbers of their samples."""
