@@ -86,7 +86,7 @@ def num_free(seen: Observed, subject: Subject) -> int | None:
 
     With GPUs each has a node of its own; on CPU several may share one.
     """
-    if not seen.nodes or leaves_it_to_others(seen.spec):
+    if seen.nodes is None or leaves_it_to_others(seen.spec):
         return None
     wish, cpu, memory = wish_of(seen.spec), quantity(subject.cpu), int(quantity(subject.memory))
     devices = subject.profile.resources if subject.profile is not None else {}

@@ -161,6 +161,7 @@ def test_of_jobs_that_wait_as_many_start_as_there_is_room_for_in_any_order(
     seed: int, num_jobs: int, num_nodes: int, nodes_each: int, on_cpu: bool, is_read_anew: bool
 ) -> None:
     choice = random.Random(seed)
+    nodes_each += on_cpu  # a pod that is alone on CPU is left to the scheduler
 
     async def run() -> Herd:
         herd = Herd(num_jobs=num_jobs, num_nodes=num_nodes, nodes_each=nodes_each, on_cpu=on_cpu)
