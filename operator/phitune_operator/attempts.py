@@ -234,14 +234,16 @@ def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
     """Note the pool that has to grow for this attempt, if there is one, so that its pods may go there."""
     placement = draft.status["placement"]
     pool = pool_for(seen, subject, product=placement.get("product", ""))
+    if subject.gpus_per_node == 0:
+        # No pod is bound to a pool: an attempt whose pods find nodes without it, or never will, needs none.
+        others = {name: value for name, value in placement.items() if name != "pool"}
+        draft.set("placement", others if pool is None else {**others, "pool": pool.name})
+        return subject
     if pool is None or placement.get("pool"):
         return subject
-    grown = {**placement, "pool": pool.name}
-    if subject.gpus_per_node:
-        subject = replace(subject, selectors=tuple(dict.fromkeys((*subject.selectors, selector_of(pool)))))
-        grown["nodeLabels"] = list(subject.selectors)
-    draft.set("placement", grown)
-    return subject
+    selectors = tuple(dict.fromkeys((*subject.selectors, selector_of(pool))))
+    draft.set("placement", {**placement, "nodeLabels": list(selectors), "pool": pool.name})
+    return replace(subject, selectors=selectors)
 
 
 def wait_for_room(draft: Draft, why: str) -> None:

@@ -11,7 +11,7 @@ from harness.addons import add, local_queue, told_backend
 from harness.cluster import OPERATOR_NAMESPACE, Cluster, Object, run
 from harness.installed import Installed, install, uninstall
 from harness.jobs import finetunejob, long_enough_to_disturb
-from harness.lab import Lab, helper_pod
+from harness.lab import Lab, occupant
 from harness.provision import hack_cluster, provided_cluster
 from harness.rights import Right, asked_for, granted
 from phitune_operator import names
@@ -128,7 +128,7 @@ def test_gang_on_gpus_is_made_though_there_is_no_room_and_gets_all_of_its_nodes_
     for node in (here, there):
         run(hack_cluster("gpu", *where, node, "H200:2"))
     try:
-        lab.apply(occupant(lab, here, limits={names.GPU_RESOURCE: "2"}))
+        lab.apply(occupant("occupant", lab.trainer_image, here, limits={names.GPU_RESOURCE: "2"}))
         lab.apply(finetunejob("split", {"resources": {"gpusPerNode": 1}}))
 
         def waits() -> bool:
@@ -147,22 +147,13 @@ def test_gang_on_gpus_is_made_though_there_is_no_room_and_gets_all_of_its_nodes_
             run(hack_cluster("gpu", *where, node, "none"))
 
 
-def occupant(lab: Lab, node: str, **resources: dict[str, str]) -> Object:
-    """A pod that holds a part of a node."""
-    pod = helper_pod("occupant", "", lab.trainer_image, "import time; time.sleep(600)")
-    pod["spec"] |= {"nodeName": node, "volumes": []}
-    (container,) = pod["spec"]["containers"]
-    container |= {"resources": resources, "volumeMounts": []}
-    return pod
-
-
 def test_gang_that_kueue_admits_is_placed_whole(lab: Lab) -> None:
     """There is quota for it, and a node for one of its pods."""
     add(lab.cluster, "kueue")
     share = most_of_a_node(lab)
     here, _ = (node["metadata"]["name"] for node in lab.cluster.list("nodes", lab.namespace))
     with local_queue(lab.cluster, lab.namespace, cpu="16", memory="64Gi"):
-        lab.apply(occupant(lab, here, requests={"cpu": share}))
+        lab.apply(occupant("occupant", lab.trainer_image, here, requests={"cpu": share}))
         lab.apply(finetunejob("queued", {"queueName": "team", "resources": {"cpu": share}}))
 
         def waits() -> bool:

@@ -255,8 +255,8 @@ def exit_code(pod: Object) -> int | None:
 def occupied(lab: Lab) -> Iterator[None]:
     """Put an occupant onto every node, and take it away."""
     pods = [
-        occupant(f"occupant-{number}", lab.trainer_image, node, cpu="10m", label="occupant")
-        for number, node in enumerate(lab.cluster.list("nodes", lab.namespace))
+        occupant(f"occupant-{number}", lab.trainer_image, node, label="occupant", requests={"cpu": "10m"})
+        for number, node in enumerate(names(lab.cluster.list("nodes", lab.namespace)))
     ]
     lab.apply(*pods)
     yield

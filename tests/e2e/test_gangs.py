@@ -9,6 +9,7 @@ import pytest
 from harness.cluster import Object
 from harness.jobs import example, finetunejob, merged
 from harness.lab import Lab, away_from, last_words, occupant
+from phitune_operator.fields import quantity
 from phitune_trainer.yaml_reader import read_documents
 
 pytestmark = pytest.mark.timeout(600)
@@ -55,8 +56,8 @@ def test_adapters_are_trained_by_two_processes_in_one_pod(lab: Lab) -> None:
 
 def test_gang_is_made_when_all_fit_and_taken_back_if_the_scheduler_knows_better(lab: Lab) -> None:
     node, *_ = lab.cluster.list("nodes", lab.namespace)
-    share = f"{int(0.6 * cores(node['status']['allocatable']['cpu']) * 1000)}m"
-    lab.apply(occupant("greedy", lab.trainer_image, node, cpu=share))
+    share, here = f"{int(quantity(node['status']['allocatable']['cpu']) * 600)}m", node["metadata"]["name"]
+    lab.apply(occupant("greedy", lab.trainer_image, here, requests={"cpu": share}))
     # That it keeps away from such pods is for the scheduler to see: the operator counts CPUs and memory.
     lab.apply(finetunejob("halved", {"resources": {"cpu": share}, "podTemplate": away_from("shy")}))
 
@@ -67,14 +68,10 @@ def test_gang_is_made_when_all_fit_and_taken_back_if_the_scheduler_knows_better(
     assert "nodes have room for 1 of 2 pods" in events()["NoRoom"]
     assert lab.pods("halved", role="trainer") == []
 
-    lab.apply(occupant("shy", lab.trainer_image, node, cpu="10m"))
+    lab.apply(occupant("shy", lab.trainer_image, here, requests={"cpu": "10m"}))
     lab.cluster.kubectl("delete", "pod", "greedy", "-n", lab.namespace, "--grace-period", "1")
     lab.wait("end of the half-placed gang", lambda: "HalfPlaced" in events(), timeout=180)
     assert "only 1 of 2 pods found a node within 1m" in events()["HalfPlaced"]
     lab.cluster.kubectl("delete", "pod", "shy", "-n", lab.namespace, "--grace-period", "1")
     status = lab.wait_for_phase("halved", "Succeeded", timeout=300)
     assert status["restartsCounted"] == 0
-
-
-def cores(quantity: str) -> float:
-    return float(quantity.removesuffix("m")) / 1000 if quantity.endswith("m") else float(quantity)

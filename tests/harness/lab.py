@@ -197,13 +197,13 @@ def helper_pod(name: str, claim: str, image: str, script: str) -> Object:
     }
 
 
-def occupant(name: str, image: str, node: Object, *, cpu: str, label: str = "") -> Object:
-    """A pod on that node which asks for so many CPUs and sleeps. `label` is on it; by default its name."""
+def occupant(name: str, image: str, node: str, *, label: str = "", **resources: dict[str, str]) -> Object:
+    """A pod that holds so much of a node and sleeps. `label` is on it; by default its name."""
     pod = helper_pod(name, "", image, "import time; time.sleep(600)")
     pod["metadata"]["labels"] = {label or name: "true"}
-    pod["spec"] |= {"nodeName": node["metadata"]["name"], "volumes": []}
+    pod["spec"] |= {"nodeName": node, "volumes": []}
     (container,) = pod["spec"]["containers"]
-    container |= {"resources": {"requests": {"cpu": cpu}}, "volumeMounts": []}
+    container |= {"resources": resources, "volumeMounts": []}
     return pod
 
 

@@ -216,3 +216,14 @@ def test_gang_on_cpu_is_made_for_a_pool_that_grows_and_may_use_other_nodes_as_we
     for change in ({"max_nodes": 1}, {"memory": "12Gi"}, {"product": "H100", "gpus_per_node": 8}):
         waits = plan(with_pool(seen, **{**HOSTS, **change}))
         assert (gangs_made(waits), condition(waits.status, "Running")["reason"]) == (0, "NoRoom"), change
+
+
+def test_pool_that_a_first_gang_on_cpu_grew_for_lets_no_later_one_start_without_room() -> None:
+    held = tuple(replace(host, usage=Usage(cpu=Decimal(16))) for host in hosts_of(("16", "64Gi")))
+    seen = with_pool(waiting_on_cpu(held, nodes=4), **HOSTS)
+    begun = plan(seen).status
+    status = {**seen.status, **begun, **interrupted({**seen.status, **begun})}
+    again = replace(seen, raw={**seen.raw, "status": status})
+    assert gangs_made(plan(again)) == 1, "the pool may still grow"
+    waits = plan(with_pool(again, **{**HOSTS, "max_nodes": 1}))
+    assert (gangs_made(waits), "pool" in waits.status["placement"]) == (0, False)
