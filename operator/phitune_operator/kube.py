@@ -77,6 +77,9 @@ class Kube:
             config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
         except config.ConfigException:
             await config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+        # As kopf's watches do: a proxy for the hub is none for the API server, and asking the environment and
+        # ~/.netrc anew at each call costs two threads' turns.
+        settings.client_session_kwargs = {"trust_env": False}
         api = client.ApiClient(settings)
         api.user_agent = MANAGER
         return cls(api, metrics)
