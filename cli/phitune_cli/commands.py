@@ -73,14 +73,16 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
     if wanted is not None and wanted not in front.commands:
         parser.error(f"no command {wanted!r}{_meant(wanted, front)} `{front.prog} --help` lists them")
     args = parser.parse_args(arguments)
-    if args.version:
-        print(f"{front.prog} {version()}")
-        return 0
-    if wanted not in modules:
-        parser.print_help(sys.stderr)
-        return USER_ERROR
+    name = f"{front.prog} {wanted}" if wanted else front.prog
     try:
-        code = modules[wanted].main(args)
+        if args.version:
+            print(f"{front.prog} {version()}")
+            code = 0
+        elif wanted in modules:
+            code = modules[wanted].main(args)
+        else:
+            parser.print_help(sys.stderr)
+            code = USER_ERROR
         sys.stdout.flush()
         return code
     except ModuleNotFoundError as error:
@@ -88,7 +90,7 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
         if package not in front.optional:
             raise
         print(
-            f"{front.prog} {wanted}: {package} is not installed; run: pip install 'phitune[{front.extra}]'",
+            f"{name}: {package} is not installed; run: pip install 'phitune[{front.extra}]'",
             file=sys.stderr,
         )
         return USER_ERROR
@@ -101,7 +103,7 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
     except OSError as error:
         if (problem := file_problem(error)) is None:
             raise
-        print(inert(f"{front.prog} {wanted}: {problem.message}"), file=sys.stderr)
+        print(inert(f"{name}: {problem.message}"), file=sys.stderr)
         return problem.exit_code
 
 

@@ -35,14 +35,20 @@ def test_nor_is_a_model_that_is_to_answer(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.endswith(f"phitune predict: {settings}: {FAILING}{REMEDY}")
 
 
-def test_output_that_finds_no_room_is_named_once() -> None:
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("phitune render", ["render", str(REPOSITORY / "examples/digits.yaml")]),
+        ("phitune", ["--version"]),
+    ],
+)
+def test_output_that_finds_no_room_is_named_once(name: str, arguments: list[str]) -> None:
     code = "import sys\nfrom phitune_cli.main import main\nsys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "render", str(REPOSITORY / "examples/digits.yaml")]
     with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    expected = (
-        "phitune render: standard output: No space left on device; make room there, or choose another disk"
-    )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    expected = f"{name}: standard output: No space left on device; make room there, or choose another disk"
     assert (ended.returncode, ended.stderr) == (2, f"{expected}\n")
 
 
