@@ -49,8 +49,10 @@ LABEL org.opencontainers.image.title="phitune trainer" \
       org.opencontainers.image.description="Fine-tunes Phi-3.5-vision on one node or many" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision="${REVISION}"
-# HOME is the one place that a pod with a read-only root file system can write to.
+# HOME is the one place that a pod with a read-only root file system can write to. USER is for libraries that ask who
+# runs them and give up where the uid has no name: torch 2.10 when it is imported.
 ENV HOME=/tmp \
+    USER=phitune \
     PYTHONPATH=/opt/phitune \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

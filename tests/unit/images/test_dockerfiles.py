@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -26,6 +27,20 @@ def dockerfile(image: str) -> str:
 def test_image_does_not_run_as_root(image: str) -> None:
     users = [line for line in dockerfile(image).splitlines() if line.startswith("USER ")]
     assert users == ["USER 65532:65532"]
+
+
+def test_who_asks_for_the_name_of_the_trainers_user_gets_one_whatever_the_uid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (block,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", dockerfile("trainer"), re.MULTILINE)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1_000_700_000)
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
+    for setting in block.replace("\\\n", " ").split():
+        monkeypatch.setenv(*setting.split("=", 1))
+    assert getpass.getuser() == "phitune"
 
 
 INSTALLER = ROOT / "docker" / "install-packages"
