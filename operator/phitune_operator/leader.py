@@ -122,11 +122,13 @@ class Leadership:
                     holder = await self._look()
                 if holder != self._me.identity:
                     raise LeadershipLostError(f"the Lease was taken by {holder}")
+                why = None
             except (ApiError, TimeoutError) as error:
                 why, look_again = error, time.monotonic() + SOON
             now = time.monotonic()
             await asyncio.sleep(max(0.0, min(look_again - now, self._me.seconds_left(now))))
-        raise LeadershipLostError(f"the Lease could not be renewed in time: {why!r}")
+        reason = repr(why) if why else "this process did not get to it, for want of processor time"
+        raise LeadershipLostError(f"the Lease could not be renewed in time: {reason}")
 
     async def release(self) -> None:
         """Let the next one begin at once."""

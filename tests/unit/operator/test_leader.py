@@ -147,8 +147,11 @@ class Skipping(selectors.DefaultSelector):
         return super().select(0)
 
 
-def keeps_the_lease(seconds: float, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a holder works on for ten minutes while each answer takes so many seconds."""
+def why_lost(seconds: float, monkeypatch: pytest.MonkeyPatch, *, busy: float = 0.0) -> str:
+    """Why a holder ends within ten minutes in which each answer takes so many seconds; empty: it works on.
+
+    `busy`: seconds for which, once, the process gets to nothing.
+    """
     clock = Skipping()
     loop = asyncio.SelectorEventLoop(clock)
     monkeypatch.setattr(loop, "time", lambda: clock.now)
@@ -156,16 +159,20 @@ def keeps_the_lease(seconds: float, monkeypatch: pytest.MonkeyPatch) -> bool:
     server = SlowServer(0)
     me = Leadership(server, "team", "lease", "me")  # type: ignore[arg-type]
 
-    async def hold() -> bool:
+    def be_busy() -> None:
+        clock.now += busy
+
+    async def hold() -> str:
         await me.acquire(lambda: None)
         server.seconds = seconds
+        loop.call_later(60, be_busy)
         try:
             async with asyncio.timeout(600):
                 await me.keep()
         except TimeoutError:
-            return True
-        except LeadershipLostError:
-            return False
+            return ""
+        except LeadershipLostError as lost:
+            return str(lost)
         raise AssertionError("it stopped without a reason")
 
     try:
@@ -179,4 +186,9 @@ def keeps_the_lease(seconds: float, monkeypatch: pytest.MonkeyPatch) -> bool:
 def test_a_holder_bears_an_api_server_that_is_slow_but_not_one_that_hangs(
     seconds: float, keeps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert keeps_the_lease(seconds, monkeypatch) is keeps
+    assert (why_lost(seconds, monkeypatch) == "") is keeps
+
+
+def test_a_holder_that_did_not_get_to_it_blames_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert why_lost(0.1, monkeypatch, busy=5.0) == ""
+    assert "want of processor time" in why_lost(0.1, monkeypatch, busy=15.0)
