@@ -11,8 +11,8 @@ from phitune_operator.backends import BACKENDS, is_suspended
 from phitune_operator.clock import from_text
 from phitune_operator.draft import Draft
 from phitune_operator.fields import seconds
-from phitune_operator.kinds import POD, Kind, Object, is_terminating, kind_of, labels_of
-from phitune_operator.observed import Create, Delete, Observed
+from phitune_operator.kinds import POD, POD_GROUP, Kind, Object, is_terminating, kind_of, labels_of
+from phitune_operator.observed import Create, Delete, Observed, attempt_of
 from phitune_operator.placement import selector_of
 from phitune_operator.policies import gang_end, prepare, queue, restart
 from phitune_operator.policies.free import pool_for, why_not_now
@@ -22,7 +22,7 @@ from phitune_operator.policies.image_pull import NO_IMAGE, how_it_pulls
 from phitune_operator.policies.running import TRAINING, how_it_runs
 from phitune_operator.policies.stall import how_it_stalled
 from phitune_operator.render.config_map import config_map
-from phitune_operator.render.gang import with_needs
+from phitune_operator.render.gang import need, needs_of, with_needs
 from phitune_operator.render.network_policy import network_policies
 from phitune_operator.render.subject import Subject
 from phitune_operator.status import condition_of, duration_text, flipped_at, is_true
@@ -36,6 +36,8 @@ RECHECK = 10.0
 BEREAVED_GRACE = 10
 """Seconds that pods get to end whose gang has lost a node: enough to bring a write to its end."""
 CREATING, STOPPING, NO_ROOM = "Creating", "Stopping", "NoRoom"
+ENDS = (names.CONDITION_RESTARTING, names.CONDITION_SUCCEEDED, names.CONDITION_FAILED)
+"""Conditions of which one is true once the end of a gang is judged."""
 
 
 def hear_rank_zero(seen: Observed, draft: Draft) -> None:
@@ -56,13 +58,25 @@ def train(seen: Observed, subject: Subject, draft: Draft) -> None:
     elif seen.gang is None or is_terminating(seen.gang):
         message = f"{subject.backend} {names.gang(subject.name, seen.attempt)} was deleted"
         judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="GangDeleted", message=message))
-    elif not has_begun(seen) and is_outdated(seen.gang, subject):
+    elif not has_begun(seen) and is_outdated(seen.gang, subject) and not seen.problems:
         message = "the spec was changed before all pods ran"
         judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="SpecChanged", message=message))
-    elif is_suspended(seen.gang):
-        wait_in_queue(seen, seen.gang, draft)
     else:
-        follow_or_judge(seen, seen.gang, draft)
+        if is_suspended(seen.gang):
+            wait_in_queue(seen, seen.gang, draft)
+        else:
+            follow_or_judge(seen, seen.gang, draft)
+        restore_needs(seen, subject, seen.gang, draft)
+
+
+def restore_needs(seen: Observed, subject: Subject, gang: Object, draft: Draft) -> None:
+    """Make again what a gang that goes on needs and somebody has deleted: its pods would wait for ever."""
+    there = {kind_of(known) for known in seen.needs if attempt_of(known) == seen.attempt}
+    if names.LABEL_POD_GROUP not in labels_of(gang):
+        there.add(POD_GROUP)  # it was made without one, and stays so
+    lost = [kind for kind in needs_of(subject) if kind not in there]
+    if lost and not any(is_true(draft.status, end) for end in ENDS):
+        draft.do(*(Create.of(need(kind, subject, seen.attempt)) for kind in lost))
 
 
 def wait_in_queue(seen: Observed, gang: Object, draft: Draft) -> None:
@@ -214,20 +228,12 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
         "(ends with this attempt)",
     )
     draft.set("phase", "Pending" if attempt == 1 else "Restarting")
-    if attempt == 1:
-        pin(seen, subject, draft)
-    else:
-        # Somebody may have deleted them, of which no watch tells.
-        draft.do(*map(Create.of, network_policies(subject)))
-    draft.do(*map(Create.of, with_needs(subject, attempt)))
-
-
-def pin(seen: Observed, subject: Subject, draft: Draft) -> None:
-    """Write down for good what is decided: the config, which every pod of a gang reads."""
-    if seen.prepare is None:
-        draft.do(*map(Create.of, network_policies(subject)))
-    if seen.config_map is None:
+    # Made before prepare, too; but somebody may have deleted them, of which no watch tells.
+    draft.do(*map(Create.of, network_policies(subject)))
+    if attempt == 1 and seen.config_map is None:
+        # For good, as every pod of a gang reads it.
         draft.do(Create.of(config_map(subject)))
+    draft.do(*map(Create.of, with_needs(subject, attempt)))
 
 
 def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:

@@ -271,6 +271,7 @@ def _pinned(config_map: dict[str, Any]) -> TrainConfig:
         where = f"ConfigMap {config_map['metadata']['name']}, {names.CONFIG_KEY}"
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         raise BrokenConfigError(
-            f"{where} was changed by hand and is no config any more: {'; '.join(problems)}. "
+            f"{where} was changed by hand, or made under other rules, and is no config here: "
+            f"{'; '.join(problems)}. "
             "Delete the job and apply it again; its checkpoints stay on the volume"
         ) from error

@@ -50,7 +50,7 @@ LIST_TYPE: Final = "x-kubernetes-list-type"
 LIST_MAP_KEYS: Final = "x-kubernetes-list-map-keys"
 
 
-def _whole_number_as_text(value: object) -> object:
+def whole_number_as_text(value: object) -> object:
     """A quantity may be written as a number: `cpu: 4`."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -58,12 +58,12 @@ def _whole_number_as_text(value: object) -> object:
 Cpu = Annotated[
     str,
     Field(max_length=20, pattern=CPU, json_schema_extra={INT_OR_STRING: True, "minimum": 1}),
-    BeforeValidator(_whole_number_as_text),
+    BeforeValidator(whole_number_as_text),
 ]
 Bytes = Annotated[
     str,
     Field(max_length=20, pattern=BYTES, json_schema_extra={INT_OR_STRING: True, "minimum": 1}),
-    BeforeValidator(_whole_number_as_text),
+    BeforeValidator(whole_number_as_text),
 ]
 Duration = Annotated[str, Field(min_length=2, max_length=36, pattern=DURATION)]
 RelativePath = Annotated[str, Field(max_length=512, pattern=RELATIVE_PATH)]

@@ -15,12 +15,13 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from phitune_operator import names, refusals
+from phitune_operator.accepted_once import as_accepted
 from phitune_operator.api import FineTuneJobSpec
 from phitune_operator.attempts import CREATING
 from phitune_operator.cluster_settings import profile_for
 from phitune_operator.defaults import cpu_request
 from phitune_operator.fields import quantity
-from phitune_operator.kinds import Key, Object, uid_of
+from phitune_operator.kinds import Key, uid_of
 from phitune_operator.nodes import Node, hosts
 from phitune_operator.observed import Observed, Settings
 from phitune_operator.policies.free import leaves_it_to_others, wish_of
@@ -28,7 +29,6 @@ from phitune_operator.policies.running import TRAINING
 from phitune_operator.status import condition_of, is_true
 from phitune_operator.store import Store
 from phitune_operator.usage import Usage
-from phitune_operator.validate import InvalidJobError, read_job
 from phitune_operator.wish import Wish, can_take
 
 SEEKING: Final = frozenset({CREATING, "Starting", "Unschedulable"})
@@ -116,12 +116,9 @@ class Granted:
         status: dict[str, Any] = (job or {}).get("status") or {}
         if job is None or not _is_alive(status):
             return
-        document: Object = {**job, "metadata": {"name": key.name, "namespace": key.namespace}}
-        try:
-            spec = read_job(document).spec
-        except InvalidJobError:
-            return  # its own look will say so; nothing is made for it
-        self._note(key, uid_of(job), spec, status)
+        begun = as_accepted({**job, "metadata": {"name": key.name, "namespace": key.namespace}})
+        if begun is not None:
+            self._note(key, uid_of(job), begun.spec, status)
 
     def _note(self, key: Key, uid: str, spec: FineTuneJobSpec, status: dict[str, Any]) -> None:
         grants, gang = self._known(), (uid, int(status.get("attempt") or 0))

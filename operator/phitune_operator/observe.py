@@ -21,6 +21,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from phitune_operator import names
+from phitune_operator.accepted_once import as_accepted
 from phitune_operator.api import FineTuneJob
 from phitune_operator.attempts import CREATING, POLL, PROGRESS, was_suspended
 from phitune_operator.backends import BACKENDS, backend_of, is_suspended
@@ -106,13 +107,13 @@ class Observer:
         raw = self._store.job(key)
         if raw is None:
             return None
-        job, unreadable = self._read(key, raw)
+        job, problems = self._read(key, raw)
         seen = Observed(
             now=now,
             settings=self._settings,
             raw=raw,
             job=job,
-            unreadable=unreadable,
+            problems=problems,
             claim=next(iter(self._named(CLAIM, key, names.workspace_claim(key.name))), None),
             config_map=next(iter(self._mine(CONFIG_MAP, key, raw)), None),
             prepare=next(iter(self._mine(JOB, key, raw)), None),
@@ -163,7 +164,9 @@ class Observer:
         try:
             read: tuple[FineTuneJob | None, tuple[str, ...]] = (read_job(document), ())
         except InvalidJobError as error:
-            read = (None, tuple(map(str, error.problems)))
+            # What was placed, an operator of other rules has accepted; it may have pods.
+            was_accepted = "placement" in (raw.get("status") or {})
+            read = (as_accepted(document) if was_accepted else None, tuple(map(str, error.problems)))
         self._typed[key] = (*version, *read)
         return read
 

@@ -96,9 +96,9 @@ class Observed:
     raw: Object
     """The FineTuneJob as the API server holds it."""
     job: FineTuneJob | None
-    """The same, typed; None if the operator cannot read it."""
-    unreadable: tuple[str, ...] = ()
-    """Why not: one "path: message" a problem."""
+    """The same, typed; None if it is refused, and never was accepted."""
+    problems: tuple[str, ...] = ()
+    """Why it is refused, or would be if it had not begun: one "path: message" a problem."""
     claim: Object | None = None
     """The claim of the volume, whoever made it."""
     config_map: Object | None = None

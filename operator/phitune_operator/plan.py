@@ -53,7 +53,7 @@ def plan(seen: Observed) -> Plan:
     if is_finished(seen):
         after_finish(seen, draft)
     elif seen.job is None:
-        acceptance.refuse(draft, BlockedError("InvalidSpec", "; ".join(seen.unreadable)))
+        acceptance.refuse(draft, BlockedError("InvalidSpec", "; ".join(seen.problems)))
         draft.status.setdefault("phase", "Pending")
     elif not has_succeeded(seen) and is_too_late(seen, draft):
         draft.fail(
@@ -150,6 +150,8 @@ def suspend(seen: Observed, draft: Draft) -> None:
 
 def go_on(seen: Observed, draft: Draft) -> None:
     """Bring the job one step closer to its end. Raises BlockedError where it cannot go on."""
+    if seen.problems and seen.attempt == 0:
+        raise BlockedError("InvalidSpec", "; ".join(seen.problems))
     if seen.gang is None or not seen.gang_pods:
         decide.check(seen)
     subject, placement = decide.subject_of(seen)

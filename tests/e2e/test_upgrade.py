@@ -25,18 +25,23 @@ COLUMN = """\
       priority: 1
       description: Trainer image
 """
+CRD_BEFORE = {COLUMN: "", " && !self.name.startsWith(''PHITUNE_'')": "", "maxLength: 8192": "maxLength: 9999"}
+LONG, OURS = {"name": "LONG", "value": "x" * 9000}, {"name": "PHITUNE_OURS", "value": "1"}
+"""A variable beyond the bound, and one against the rule."""
 
 
 @pytest.fixture
 def chart_before(phitune: Installed, tmp_path: Path) -> str:
-    """The package of a chart without NetworkPolicy, whose CRD has one column less."""
+    """The package of a chart without NetworkPolicy, whose CRD has one column less and accepts more."""
     sources = tmp_path / "phitune"
     shutil.copytree(CHART, sources)
     (sources / "templates/networkpolicy.yaml").unlink()
     crd = sources / "templates/crd.yaml"
     text = crd.read_text(encoding="utf-8")
-    assert COLUMN in text
-    crd.write_text(text.replace(COLUMN, ""), encoding="utf-8")
+    for now, before in CRD_BEFORE.items():
+        assert text.count(now) == 1
+        text = text.replace(now, before)
+    crd.write_text(text, encoding="utf-8")
     version = ("--version", BEFORE, "--app-version", BEFORE, "--destination", str(tmp_path))
     phitune.cluster.helm("package", str(sources), *version)
     return str(tmp_path / f"phitune-{BEFORE}.tgz")
@@ -85,6 +90,7 @@ def test_upgrade_from_the_release_before_and_back_touches_no_pod_and_leaves_noth
         lab.apply(finetunejob("training", long_enough_to_disturb({"training": {"maxSteps": STEPS}})))
         lab.wait_for_step("training", 1)
         uids = {pod["metadata"]["uid"] for pod in lab.pods("training")}
+        cluster.patch("finetunejob", "training", lab.namespace, {"spec": {"env": [LONG, OURS]}})
 
         install(cluster)
         assert brought(cluster) == (phitune.operator_image, True, True)
@@ -94,6 +100,10 @@ def test_upgrade_from_the_release_before_and_back_touches_no_pod_and_leaves_noth
         status = lab.wait_for_phase("training", "Succeeded")
         assert status["progress"]["step"] == STEPS
         assert (status["attempt"], status["restarts"]) == (1, 0)
+        accepted = lab.condition("training", "Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("False", "InvalidSpec")
+        for refused in ("spec.env[0].value", "spec.env[1].name"):
+            assert refused in accepted["message"]
         assert {pod["metadata"]["uid"] for pod in lab.pods("training")} == uids
     finally:
         install(cluster)

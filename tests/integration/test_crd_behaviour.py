@@ -6,14 +6,16 @@ Changes are tried as dry runs on a suspended job, so that an operator that is in
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from kubernetes import client
 
-from harness.cluster import Cluster, CommandError
-from harness.crd import installed_crd
+from harness.cluster import Cluster, CommandError, wait_for
+from harness.crd import CRD, installed_crd
 from harness.documents import job
 from phitune_operator import names
 from phitune_operator.rules import IMMUTABLE
@@ -265,3 +267,57 @@ def test_two_managers_own_their_variables(cluster: Cluster, namespace: str) -> N
     found = cluster.get("ftj", "shared", namespace)
     assert found is not None
     assert found["spec"]["env"] == [{"name": "A", "value": "first"}, {"name": "B", "value": "second"}]
+
+
+LONG, OURS = {"name": "LONG", "value": "x" * 9000}, {"name": "PHITUNE_OURS", "value": "1"}
+"""A variable beyond a bound, and one against a rule."""
+
+
+@contextmanager
+def other_rules(cluster: Cluster) -> Iterator[None]:
+    """The CRD of a release that accepts those variables, and then this one's again."""
+    crd = cluster.get("crd", CRD)
+    assert crd is not None
+    env = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["env"]
+    bound = env["items"]["properties"]["value"]["maxLength"]
+    rule = env["items"]["x-kubernetes-validations"][0]["rule"]
+
+    def set_rules(max_length: int, cel: str) -> None:
+        here = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/env/items"
+        values = {
+            "properties/value/maxLength": max_length,
+            "x-kubernetes-validations/0/rule": cel,
+        }
+        patch = [{"op": "replace", "path": f"{here}/{at}", "value": value} for at, value in values.items()]
+        cluster.kubectl("patch", "crd", CRD, "--type", "json", "--patch", json.dumps(patch))
+
+    set_rules(10_000, "true")
+    try:
+        yield
+    finally:
+        set_rules(bound, rule)
+
+
+def test_a_job_that_newer_rules_refuse_takes_its_status_and_no_change_of_what_is_refused(
+    cluster: Cluster, namespace: str
+) -> None:
+    def is_accepted(name: str) -> bool:
+        document = job({**SPEC, "env": [LONG, OURS]}, metadata={"name": name})
+        try:
+            cluster.apply(document, namespace=namespace)
+        except CommandError:
+            return False
+        return True
+
+    def patched_one(patch: dict[str, Any], *options: str) -> None:
+        where = ("ftj", "begun-before", "--namespace", namespace, "--type", "merge")
+        cluster.kubectl("patch", *where, "--patch", json.dumps(patch), *options)
+
+    with other_rules(cluster):
+        wait_for(lambda: is_accepted("begun-before") or None, 30, lambda: "still refused")
+    wait_for(lambda: not is_accepted(f"new-{time.time_ns()}") or None, 30, lambda: "still accepted")
+    patched_one({"status": STATUS}, "--subresource=status")
+    patched_one({"spec": {"runPolicy": {"restartLimit": 4}}})
+    for changed, why in ((LONG, "8192"), (OURS, "are the operator's")):
+        with pytest.raises(CommandError, match=why):
+            patched_one({"spec": {"env": [{**changed, "value": changed["value"] + "2"}]}})

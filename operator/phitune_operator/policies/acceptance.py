@@ -15,7 +15,7 @@ OPERATOR_ERROR: Final = "OperatorError"
 
 
 def accept(seen: Observed, draft: Draft, message: str) -> None:
-    """Say that the job is accepted, unless a write was refused or an image cannot be pulled."""
+    """Say that the job is accepted, unless something keeps it back or newer rules would refuse it."""
     stage = seen.gang_pods if seen.gang is not None else seen.prepare_pods
     image = next((pod.bad_image for pod in stage if pod.bad_image), "")
     config = next((pod.bad_config for pod in stage if pod.bad_config), "")
@@ -32,7 +32,12 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
         )
     elif config:
         refuse(draft, BlockedError("NoSecret", f"{config}; {_how_to_make_secret(seen)}"))
-    elif not _still_refused(draft, has_pods=bool(stage)):
+    elif _still_refused(draft, has_pods=bool(stage)):
+        return
+    elif seen.problems:
+        goes_on = "the job goes on with what it began with; as a new one it would be refused"
+        refuse(draft, BlockedError("InvalidSpec", f"{goes_on}: {'; '.join(seen.problems)}"))
+    else:
         draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", message)
 
 

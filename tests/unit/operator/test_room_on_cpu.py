@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.operator_view import condition, observed
+from harness.operator_view import AT_ELEVEN, condition, observed, pod, subject
 from harness.seeking import GIB, gangs_made, interrupted, prepared, refusal, with_pool
-from phitune_operator.kinds import Object
+from phitune_operator.kinds import PYTORCHJOB, Object
 from phitune_operator.nodes import Node, Taint, read_nodes
-from phitune_operator.observed import Create, Observed, Plan
+from phitune_operator.observed import Create, Delete, Observed, Plan
 from phitune_operator.plan import plan
+from phitune_operator.render.config_map import config_map
 from phitune_operator.usage import Usage, usage_of
 
 
@@ -103,6 +105,25 @@ def test_pool_without_gpus_counts_for_jobs_on_cpu_alone() -> None:
 def waiting_on_cpu(cluster: Sequence[Node], **resources: Any) -> Observed:
     """A job on CPU that has all it needs but nodes: two pods of 4 CPUs and 8 GiB."""
     return prepared(seen_on_cpu(cluster, **resources))
+
+
+def test_a_gang_that_its_own_anti_affinity_keeps_apart_is_taken_back_in_the_words_of_the_scheduler() -> None:
+    beside = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}
+    apart = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    asked = {"resources": {"nodes": 2, "gpusPerNode": 0}, "podTemplate": {"affinity": apart}}
+    seen = prepared(observed(asked, nodes=hosts_of(("64", "1Ti"))), config_map=config_map(subject()))
+    begun = plan(seen)
+    (gang,) = (act.body for act in begun.actions if isinstance(act, Create) and act.kind == PYTORCHJOB)
+    gang["metadata"]["uid"] = "gang-1"
+    words = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."
+    kept_off = {"type": "PodScheduled", "status": "False", "message": words, "lastTransitionTime": AT_ELEVEN}
+    found = {"type": "PodScheduled", "status": "True", "lastTransitionTime": AT_ELEVEN}
+    pods = (pod(0, conditions=[found]), replace(pod(1, phase="Pending", conditions=[kept_off]), node=""))
+    raw = {**seen.raw, "status": begun.status}
+    taken_back = plan(replace(seen, raw=raw, gangs=(gang,), pods=pods, waited=timedelta(minutes=1)))
+    assert [action.kind for action in taken_back.actions if isinstance(action, Delete)] == [PYTORCHJOB]
+    (event,) = (event for event in taken_back.announcements if event.reason == "HalfPlaced")
+    assert f"only 1 of 2 pods found a node within 1m00s, and kept it from others; {words}" in event.message
 
 
 def test_no_pod_on_cpu_is_made_while_others_hold_what_the_gang_needs() -> None:
