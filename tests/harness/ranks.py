@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -106,8 +107,11 @@ def training(config: TrainConfig, **variables: str) -> Iterator[Gang]:
         ],
         reports,
     )
+    # Python forgets the signals that a forked process gets before its first line: they wait until it listens.
+    blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for process in gang.processes:
         process.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
     try:
         yield gang
     finally:
@@ -131,6 +135,9 @@ def _begin(variables: dict[str, str]) -> None:
 
 
 def _train(variables: dict[str, str]) -> None:
+    # As the launcher starts them, without the tests' own handler: no wait for other ranks would let it run.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _begin(variables)
     sys.exit(train.main())
 

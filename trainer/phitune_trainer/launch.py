@@ -318,7 +318,9 @@ def main() -> int:
     """Run this pod for the config in $PHITUNE_CONFIG; the exit code."""
     config_path = Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml"))
     with tempfile.TemporaryDirectory(prefix="phitune-reports-", ignore_cleanup_errors=True) as folder:
-        return run_pod(config_path, Path(folder), lambda line: print(inert(line), flush=True))
+        code = run_pod(config_path, Path(folder), lambda line: print(inert(line), flush=True))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes too late to change how the ranks have ended
+    return code
 
 
 if __name__ == "__main__":

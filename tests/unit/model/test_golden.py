@@ -104,6 +104,7 @@ def test_a_folder_without_a_case_fails(tmp_path: Path, check: Check) -> None:
     assert "no case" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_missing_tokenizer_fails_and_says_how_to_name_one(tmp_path: Path) -> None:
     command = [sys.executable, GOLDEN / "check.py", CASES]
     done = subprocess.run(command, env={"PHITUNE_TOKENIZER": str(tmp_path)}, capture_output=True, text=True)

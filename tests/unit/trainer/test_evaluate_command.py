@@ -91,6 +91,7 @@ def test_adapter_merged_weights_and_checkpoint_of_a_lora_run_score_what_the_run_
     assert "choose another checkpoint of this run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_qlora_trained_is_scored_on_the_base_quantised_as_in_training(
     workspace: Path, make_config: Any, in_ranks: Any
 ) -> None:

@@ -60,9 +60,9 @@ def never() -> bool:
 @pytest.mark.parametrize(
     ("method", "stopped_at"),
     [
-        pytest.param({}, 2, id="full, at the end"),
+        pytest.param({}, 2, id="full, at the end", marks=pytest.mark.slow),
         pytest.param(LORA, 1, id="lora, between two steps"),
-        pytest.param(LORA, 0, id="the base model"),
+        pytest.param(LORA, 0, id="the base model", marks=pytest.mark.slow),
     ],
 )
 def test_answers_of_a_stopped_evaluation_are_not_asked_again_by_more_ranks(

@@ -295,6 +295,7 @@ def test_a_moved_adapter_is_merged_into_the_base_that_is_named_and_unknown_facts
     assert "| crops of a picture, at most | 1 |" in text
 
 
+@pytest.mark.slow
 def test_adapters_beside_four_bits_are_merged_into_what_the_four_bits_stood_for(
     workspace: Path, make_config: Callable[..., TrainConfig], in_ranks: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""Signals that reach the launcher at awkward moments."""
+"""Signals that reach process 1 of a pod at awkward moments."""
 
 import os
 import signal
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from phitune_trainer.exit_codes import INTERRUPTED
 from phitune_trainer.launch import Launcher, Pod, Signals
 from phitune_trainer.pod_ending import RankEnd
 
@@ -106,3 +107,20 @@ def test_ranks_that_do_not_save_are_killed_by(
         ends = launched(tmp_path, grace=grace, show=send_when_ready(*numbers))
     assert [(end.exit_code, end.reason) for end in ends.values()] == [(137, "Killed")] * 2
     assert ends[1].message.startswith(f"rank 1 was killed: {why}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process 1")
+@pytest.mark.parametrize("module", ["launch", "prepare"])
+def test_a_signal_ends_process_1_while_it_still_imports(module: str, tmp_path: Path, wait_until: Any) -> None:
+    """The kernel drops signals that process 1 does not listen for."""
+    slow_import = "import pathlib, time; pathlib.Path('importing').touch(); time.sleep(60)"
+    (tmp_path / "pydantic.py").write_text(slow_import)
+    process_1 = [sys.executable, "-m", f"phitune_trainer.{module}"]
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", *process_1], cwd=tmp_path) as parent:
+        try:
+            wait_until((tmp_path / "importing").is_file, seconds=30)
+            [pid] = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+            os.kill(int(pid), signal.SIGTERM)
+            assert parent.wait(30) == INTERRUPTED
+        finally:
+            parent.kill()

@@ -193,7 +193,11 @@ def test_a_config_broken_by_hand_is_the_users_error(
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("PHITUNE_GRACE_SECONDS", "soon"), ("PHITUNE_COLLECTIVE_TIMEOUT_SECONDS", "1h")]
+    ("name", "text"),
+    [
+        ("PHITUNE_GRACE_SECONDS", "soon"),
+        pytest.param("PHITUNE_COLLECTIVE_TIMEOUT_SECONDS", "1h", marks=pytest.mark.slow),
+    ],
 )
 def test_a_variable_that_is_no_number_is_the_users_error(
     name: str, text: str, make_config: Any, start_pod: Any

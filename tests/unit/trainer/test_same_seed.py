@@ -34,7 +34,10 @@ def state(config: TrainConfig, in_ranks: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("method", "precision"),
-    [pytest.param({}, "fp32", id="zero2"), pytest.param(LORA, "bf16", id="lora-with-dropout")],
+    [
+        pytest.param({}, "fp32", id="zero2", marks=pytest.mark.slow),
+        pytest.param(LORA, "bf16", id="lora-with-dropout"),
+    ],
 )
 def test_the_same_seed_gives_the_same_bits(
     method: dict[str, Any], precision: str, make_config: Any, in_ranks: Any

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import distributed
 
 from harness.ranks import Gang, training
 from phitune_trainer import finish, loop, train
 from phitune_trainer.checkpoint import saver
 from phitune_trainer.config import TrainConfig
+from phitune_trainer.engine import world
+from phitune_trainer.errors import FAULT
 from phitune_trainer.evaluate import evaluation
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.run_layout import RunLayout
@@ -121,7 +124,7 @@ def uninterrupted() -> dict[str, dict[int, float]]:
     return {}
 
 
-QUICK = ("the model is loaded", "a checkpoint is written", "weights are scored")
+QUICK = ("the model is loaded", "a checkpoint is written")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +186,30 @@ def test_a_rank_that_waits_for_a_busy_one_ends_by_itself(
         os.kill(gang.pid(1), signal.SIGTERM)
         assert gang.wait_for(1) == INTERRUPTED
         assert gang.report(1).message == LOADING
+
+
+BEGINNING = {
+    "the config is read": (train, "load_config"),
+    "the store is opened": (world, "_open_store"),
+    "signs of life begin": (world, "Heartbeat"),
+    "the ranks connect": (distributed, "init_process_group"),
+}
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the one that the others meet at first", "another first"])
+@pytest.mark.parametrize("moment", BEGINNING)
+def test_ranks_that_are_stopped_one_by_one_while_they_meet_end_at_once(
+    moment: str, first: int, make_config: Any, imported: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods are stopped one by one, and the wait for the first one, which never comes, runs no Python."""
+    signal_first_call(monkeypatch, *BEGINNING[moment], rank=first, when=always)
+    with training(small_run(make_config, ranks=2)) as gang:
+        assert gang.wait_for(first) == -signal.SIGTERM
+        time.sleep(0.2)  # until the other one waits
+        gang.send(signal.SIGTERM)
+        told_at = time.monotonic()
+        assert gang.wait_for(1 - first) in {-signal.SIGTERM, FAULT}  # a fault: it has lost the first one
+        assert time.monotonic() - told_at < 10
 
 
 def stopped_at(gang: Gang, after: float) -> set[int | None]:
