@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 from pydantic import ValidationError
 
 from phitune_operator.api import FineTuneJob
-from phitune_operator.fields import BYTES, CPU, Group, whole_number_as_text
+from phitune_operator.fields import BYTES, CPU, DURATION, Group, whole_number_as_text
 from phitune_operator.schema import object_schema, with_defaults
 
 _MAY_COME_LATER: Final = frozenset(
@@ -46,8 +46,8 @@ def as_accepted(document: Mapping[str, Any]) -> FineTuneJob | None:
 
 
 def _may_have_come_later(detail: Mapping[str, Any]) -> bool:
-    # What is calculated with has to be a number.
-    is_no_number = (detail.get("ctx") or {}).get("pattern") in (CPU, BYTES)
+    # What is calculated with has to be a number; a time that cannot be read would be one of no seconds.
+    is_no_number = (detail.get("ctx") or {}).get("pattern") in (CPU, BYTES, DURATION)
     return detail["type"] in _MAY_COME_LATER and not is_no_number
 
 

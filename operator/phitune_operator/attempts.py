@@ -49,12 +49,17 @@ def hear_rank_zero(seen: Observed, draft: Draft) -> None:
 def train(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Start a gang, follow it, and judge its end."""
     draft.set("attempt", seen.attempt)
-    if is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen) or waits_for_room(seen):
+    if has_succeeded(seen) and not is_true(seen.status, names.CONDITION_RESTARTING):
+        if was_suspended(seen):
+            message = "the job was done before it could be stopped"
+            draft.set_condition(names.CONDITION_SUSPENDED, False, gang_end.COMPLETED.reason, message)
+        judge(seen, draft, gang_end.COMPLETED)
+    elif is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen) or waits_for_room(seen):
         follow_up(seen, subject, draft)
     elif seen.attempt == 0:
         start_attempt(seen, subject, draft)
     elif seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == CREATING:
-        create_gang(seen, subject, draft)
+        create_gang(subject, seen.attempt, draft)
     elif seen.gang is None or is_terminating(seen.gang):
         message = f"{subject.backend} {names.gang(subject.name, seen.attempt)} was deleted"
         judge(seen, draft, End(verdict=Verdict.DISRUPTED, reason="GangDeleted", message=message))
@@ -67,6 +72,11 @@ def train(seen: Observed, subject: Subject, draft: Draft) -> None:
         else:
             follow_or_judge(seen, seen.gang, draft)
         restore_needs(seen, subject, seen.gang, draft)
+
+
+def has_succeeded(seen: Observed) -> bool:
+    """Whether the gang has ended well: then there is nothing to suspend, to be late, or to do again."""
+    return gang_end.have_succeeded(seen.gang_pods, seen.spec.resources.nodes)
 
 
 def restore_needs(seen: Observed, subject: Subject, gang: Object, draft: Draft) -> None:
@@ -228,12 +238,10 @@ def start_attempt(seen: Observed, subject: Subject, draft: Draft) -> None:
         "(ends with this attempt)",
     )
     draft.set("phase", "Pending" if attempt == 1 else "Restarting")
-    # Made before prepare, too; but somebody may have deleted them, of which no watch tells.
-    draft.do(*map(Create.of, network_policies(subject)))
     if attempt == 1 and seen.config_map is None:
         # For good, as every pod of a gang reads it.
         draft.do(Create.of(config_map(subject)))
-    draft.do(*map(Create.of, with_needs(subject, attempt)))
+    create_gang(subject, attempt, draft)
 
 
 def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
@@ -262,9 +270,10 @@ def wait_for_room(draft: Draft, why: str) -> None:
     draft.look_again(RECHECK)
 
 
-def create_gang(seen: Observed, subject: Subject, draft: Draft) -> None:
+def create_gang(subject: Subject, attempt: int, draft: Draft) -> None:
     """Create the gang whose number is taken already."""
-    draft.do(*map(Create.of, with_needs(subject, seen.attempt)))
+    # Prepare has made the policies, too; but somebody may have deleted them, of which no watch tells.
+    draft.do(*map(Create.of, [*network_policies(subject), *with_needs(subject, attempt)]))
 
 
 def follow(seen: Observed, gang: Object, draft: Draft) -> None:

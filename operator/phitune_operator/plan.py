@@ -22,6 +22,7 @@ from phitune_operator.attempts import (
     STOPPING,
     clear_away,
     follow_or_judge,
+    has_succeeded,
     hear_rank_zero,
     is_outdated,
     leave_suspension,
@@ -121,12 +122,6 @@ def is_too_late(seen: Observed, draft: Draft) -> bool:
     if left:
         draft.look_again(left)
     return left == timedelta()
-
-
-def has_succeeded(seen: Observed) -> bool:
-    """Whether the gang has just ended well: then there is nothing to suspend, and nothing to be late."""
-    pods = seen.gang_pods
-    return len(pods) == seen.spec.resources.nodes and all(pod.has_succeeded for pod in pods)
 
 
 def suspend(seen: Observed, draft: Draft) -> None:

@@ -118,8 +118,9 @@ class Signals:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if os.getpid() != 1:  # a pod's process ends next, and what comes too late may not change how
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.first_at is None:
@@ -318,9 +319,7 @@ def main() -> int:
     """Run this pod for the config in $PHITUNE_CONFIG; the exit code."""
     config_path = Path(os.environ.get("PHITUNE_CONFIG", "/etc/phitune/train.yaml"))
     with tempfile.TemporaryDirectory(prefix="phitune-reports-", ignore_cleanup_errors=True) as folder:
-        code = run_pod(config_path, Path(folder), lambda line: print(inert(line), flush=True))
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes too late to change how the ranks have ended
-    return code
+        return run_pod(config_path, Path(folder), lambda line: print(inert(line), flush=True))
 
 
 if __name__ == "__main__":

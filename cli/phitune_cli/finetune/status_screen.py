@@ -53,7 +53,9 @@ def _heading(job: Object, now: datetime) -> Iterator[str]:
     yield f"{name}  {what:>{max(0, COLUMNS - len(name) - 2)}}"
     gpus = (status.get("summary") or {}).get("gpus", "")
     placement = status.get("placement") or {}
-    how = [spec["task"], spec["method"], gpus, placement.get("product"), placement.get("precision")]
+    product = placement.get("product", "")
+    on = gpus if gpus.endswith(product) else f"{gpus}, {product}"  # on CPU one word says both
+    how = [spec["task"], spec["method"], on, placement.get("precision")]
     left = ", ".join(str(part) for part in how if part)
     age = f"age {_age(job, now)}"
     yield f"{left}  {age:>{max(0, COLUMNS - len(left) - 2)}}"

@@ -56,9 +56,15 @@ class End:
     pod: PodView | None = None
 
 
+COMPLETED = End(verdict=Verdict.SUCCEEDED, reason="Completed", message="every pod ended with exit code 0")
 STALLED = "Stalled"
 FAULT_REASONS = frozenset({*KINDS, "LeftUnasked", STALLED})
 """Reasons of the ends whose verdict is FAULT."""
+
+
+def have_succeeded(pods: Sequence[PodView], num_pods: int) -> bool:
+    """Whether the work of an attempt is done, whatever became of its gang."""
+    return len(pods) == num_pods and all(pod.has_succeeded for pod in pods)
 
 
 def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: datetime) -> End | None:
@@ -66,8 +72,8 @@ def how_it_ended(gang: Object, pods: Sequence[PodView], *, num_pods: int, now: d
 
     The gang's own word counts only where no pod tells: a PyTorchJob looks at the master alone.
     """
-    if len(pods) == num_pods and all(pod.has_succeeded for pod in pods):
-        return End(verdict=Verdict.SUCCEEDED, reason="Completed", message="every pod ended with exit code 0")
+    if have_succeeded(pods, num_pods):
+        return COMPLETED
     bad = sorted((pod for pod in pods if _is_bad(pod)), key=_by_time)
     if not bad:
         return _without_a_culprit(gang, pods, num_pods)

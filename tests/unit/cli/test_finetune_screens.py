@@ -70,6 +70,11 @@ def test_a_job_that_trains_says_all_that_a_person_asks() -> None:
     )
 
 
+def test_a_job_without_gpus_is_said_to_run_on_cpu_once() -> None:
+    status = {"summary": {"gpus": "2x1 CPU"}, "placement": {"product": "CPU", "precision": "fp32"}}
+    assert "\njsonl, lora, 2x1 CPU, fp32  " in screen(job(phase="Running", **status), NOW)
+
+
 def test_a_job_that_cannot_start_says_why_in_the_operators_words() -> None:
     message = "no nodes have NVIDIA-H100; this cluster has NVIDIA-A100-SXM4-80GB: change spec.resources " * 2
     waiting = job(phase="Pending", conditions=[condition("Accepted", "False", "NoSuchGPU", message)])

@@ -218,11 +218,14 @@ def test_policies_that_somebody_has_deleted_are_there_again_before_the_next_gang
     status = with_condition("Restarting", "True", "Fault", minutes_ago=10)
     seen = running(status=status, gangs=())
     guarded = replace(seen.settings, network=NetworkAccess(operator_namespace="phitune-system"))
-    assert created(plan(replace(seen, settings=guarded))) == [
+    begun = plan(replace(seen, settings=guarded))
+    assert created(begun) == [
         (NETWORK_POLICY, "digits-prepare"),
         (NETWORK_POLICY, "digits-trainer"),
         (PYTORCHJOB, "digits-2"),
     ]
+    cut_off = replace(seen, settings=guarded, raw={**seen.raw, "status": dict(begun.status)})
+    assert created(plan(cut_off)) == created(begun), "the status was written, and none of them"
 
 
 def test_pods_that_wait_for_those_of_a_lost_node_are_given_ten_seconds_and_no_longer() -> None:
@@ -261,6 +264,19 @@ def test_suspend_deletes_the_gang_and_resume_takes_the_next_number() -> None:
     resumed = plan(running(status=dict(stopped.status), gangs=()))
     assert created(resumed) == [(PYTORCHJOB, "digits-2")]
     assert resumed.status["restartsCounted"] == 0
+
+
+def test_a_gang_that_was_done_before_it_could_be_suspended_or_was_deleted_is_not_made_again() -> None:
+    suspended = {"runPolicy": {"suspend": True}}
+    done = (pod(0, code=0), pod(1, code=0))
+    stopping = plan(running(pod(0), pod(1), spec=suspended))
+    for ended in (
+        plan(running(*done, spec=suspended, status=dict(stopping.status), gangs=())),
+        plan(running(*done, gangs=())),
+    ):
+        assert created(ended) == []
+        assert condition(ended.status, "Succeeded")["status"] == "True"
+        assert condition(ended.status, "Suspended").get("reason") in (None, "Completed")
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,8 @@ def test_whatever_is_refused_of_a_job_its_gang_is_judged_and_a_restart_planned()
             continue  # no API server has stored that
         num_followed += 1
         judged = plan(replace(seen, job=job, problems=tuple(map(str, validate(row.document)))))
-        assert condition(judged.status, "Running")["status"] == "False", row.id
+        is_spent = job.spec.run_policy.restart_limit < 1
+        assert condition(judged.status, "Failed" if is_spent else "Restarting")["status"] == "True", row.id
         between = {**seen.raw, "status": judged.status}
         plan(replace(seen, job=job, raw=between, gangs=(), pods=()))
     assert num_followed > 100
@@ -214,6 +215,7 @@ def test_what_is_refused_stands_as_it_is_stored_but_for_fields_that_are_not_know
     [
         pytest.param({"resources": {"nodes": "two"}}, id="another type"),
         pytest.param({"resources": {"memory": "plenty"}}, id="no number, where one calculates with it"),
+        pytest.param({"runPolicy": {"activeDeadline": "2d"}}, id="no time, where one calculates with it"),
         pytest.param({"storage": None}, id="what is needed, and not there"),
     ],
 )
