@@ -209,7 +209,7 @@ def provide(seen: Observed, subject: Subject, draft: Draft) -> None:
     if wanted_claim is not None and seen.claim is None:
         draft.do(Create.of(wanted_claim))
     if seen.config_map is None and seen.attempt > 0:
-        draft.do(*map(Create.of, [*network_policies(subject), config_map(subject)]))
+        draft.do(Create.of(config_map(subject)))
 
 
 def is_prepared(seen: Observed, draft: Draft) -> bool:

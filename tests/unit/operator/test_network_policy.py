@@ -133,10 +133,10 @@ def test_no_pod_can_start_before_the_policies_whatever_its_job_begins_with() -> 
         return [(one["kind"], one["metadata"]["name"]) for one in bodies]
 
     assert made() == [claim, *policies, prepare]
-    assert made(prepared_by=Key("team", "other")) == [claim, *policies, config, gang]
+    assert made(prepared_by=Key("team", "other")) == [claim, config, *policies, gang]
     is_prepared, running = PREPARED["conditions"]
     cut_short = {**PREPARED, "conditions": [is_prepared, {**running, "reason": "Creating"}]}
-    assert made(status=cut_short) == [claim, *policies, config, gang]
+    assert made(status=cut_short) == [claim, config, *policies, gang]
 
 
 def test_every_policy_goes_when_its_job_goes() -> None:
