@@ -276,20 +276,21 @@ LONG, OURS = {"name": "LONG", "value": "x" * 9000}, {"name": "PHITUNE_OURS", "va
 @contextmanager
 def other_rules(cluster: Cluster) -> Iterator[None]:
     """The CRD of a release that accepts those variables, and then this one's again."""
-    crd = cluster.get("crd", CRD)
-    assert crd is not None
+    crd = json.loads(cluster.kubectl("get", "crd", CRD, "--output", "json", "--show-managed-fields"))
+    managers = crd["metadata"].pop("managedFields")
+    # As whoever has applied it, and could not upgrade it past the changes of another.
+    owner = next(entry["manager"] for entry in managers if entry["operation"] == "Apply")
+    for given in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+        del crd["metadata"][given]
+    del crd["status"]
     env = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["env"]
-    bound = env["items"]["properties"]["value"]["maxLength"]
-    rule = env["items"]["x-kubernetes-validations"][0]["rule"]
+    value, validation = env["items"]["properties"]["value"], env["items"]["x-kubernetes-validations"][0]
+    bound, rule = value["maxLength"], validation["rule"]
 
     def set_rules(max_length: int, cel: str) -> None:
-        here = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/env/items"
-        values = {
-            "properties/value/maxLength": max_length,
-            "x-kubernetes-validations/0/rule": cel,
-        }
-        patch = [{"op": "replace", "path": f"{here}/{at}", "value": value} for at, value in values.items()]
-        cluster.kubectl("patch", "crd", CRD, "--type", "json", "--patch", json.dumps(patch))
+        value["maxLength"], validation["rule"] = max_length, cel
+        options = ("--server-side", "--field-manager", owner, "--filename", "-")
+        cluster.kubectl("apply", *options, stdin=json.dumps(crd))
 
     set_rules(10_000, "true")
     try:
