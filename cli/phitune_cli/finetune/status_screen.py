@@ -54,8 +54,9 @@ def _heading(job: Object, now: datetime) -> Iterator[str]:
     gpus = (status.get("summary") or {}).get("gpus", "")
     placement = status.get("placement") or {}
     product = placement.get("product", "")
-    on = gpus if gpus.endswith(product) else f"{gpus}, {product}"  # on CPU one word says both
-    how = [spec["task"], spec["method"], on, placement.get("precision")]
+    if gpus.endswith(product):
+        product = ""  # on CPU one word says both
+    how = [spec["task"], spec["method"], gpus, product, placement.get("precision")]
     left = ", ".join(str(part) for part in how if part)
     age = f"age {_age(job, now)}"
     yield f"{left}  {age:>{max(0, COLUMNS - len(left) - 2)}}"

@@ -73,6 +73,8 @@ def test_a_job_that_trains_says_all_that_a_person_asks() -> None:
 def test_a_job_without_gpus_is_said_to_run_on_cpu_once() -> None:
     status = {"summary": {"gpus": "2x1 CPU"}, "placement": {"product": "CPU", "precision": "fp32"}}
     assert "\njsonl, lora, 2x1 CPU, fp32  " in screen(job(phase="Running", **status), NOW)
+    del status["summary"]
+    assert "\njsonl, lora, CPU, fp32  " in screen(job(phase="Pending", **status), NOW)
 
 
 def test_a_job_that_cannot_start_says_why_in_the_operators_words() -> None:
