@@ -49,12 +49,7 @@ def hear_rank_zero(seen: Observed, draft: Draft) -> None:
 def train(seen: Observed, subject: Subject, draft: Draft) -> None:
     """Start a gang, follow it, and judge its end."""
     draft.set("attempt", seen.attempt)
-    if has_succeeded(seen) and not is_true(seen.status, names.CONDITION_RESTARTING):
-        if was_suspended(seen):
-            message = "the job was done before it could be stopped"
-            draft.set_condition(names.CONDITION_SUSPENDED, False, gang_end.COMPLETED.reason, message)
-        judge(seen, draft, gang_end.COMPLETED)
-    elif is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen) or waits_for_room(seen):
+    if is_true(seen.status, names.CONDITION_RESTARTING) or was_suspended(seen) or waits_for_room(seen):
         follow_up(seen, subject, draft)
     elif seen.attempt == 0:
         start_attempt(seen, subject, draft)
@@ -74,9 +69,19 @@ def train(seen: Observed, subject: Subject, draft: Draft) -> None:
         restore_needs(seen, subject, seen.gang, draft)
 
 
-def has_succeeded(seen: Observed) -> bool:
+def is_done(seen: Observed) -> bool:
     """Whether the gang has ended well: then there is nothing to suspend, to be late, or to do again."""
-    return gang_end.have_succeeded(seen.gang_pods, seen.spec.resources.nodes)
+    is_judged = is_true(seen.status, names.CONDITION_RESTARTING)
+    return not is_judged and gang_end.have_succeeded(seen.gang_pods, seen.spec.resources.nodes)
+
+
+def finish(seen: Observed, draft: Draft) -> None:
+    """End a job whose gang has ended well, whatever has become of its gang and its config since."""
+    draft.set("attempt", seen.attempt)
+    if was_suspended(seen):
+        message = "the job was done before it could be stopped"
+        draft.set_condition(names.CONDITION_SUSPENDED, False, gang_end.COMPLETED.reason, message)
+    judge(seen, draft, gang_end.COMPLETED)
 
 
 def restore_needs(seen: Observed, subject: Subject, gang: Object, draft: Draft) -> None:

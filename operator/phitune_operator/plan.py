@@ -21,9 +21,10 @@ from phitune_operator.attempts import (
     RECHECK,
     STOPPING,
     clear_away,
+    finish,
     follow_or_judge,
-    has_succeeded,
     hear_rank_zero,
+    is_done,
     is_outdated,
     leave_suspension,
     train,
@@ -56,12 +57,15 @@ def plan(seen: Observed) -> Plan:
     elif seen.job is None:
         acceptance.refuse(draft, BlockedError("InvalidSpec", "; ".join(seen.problems)))
         draft.status.setdefault("phase", "Pending")
-    elif not has_succeeded(seen) and is_too_late(seen, draft):
+    elif is_done(seen):
+        finish(seen, draft)
+        summarize(seen, draft)
+    elif is_too_late(seen, draft):
         draft.fail(
             "DeadlineExceeded", f"not done within activeDeadline ({seen.spec.run_policy.active_deadline})"
         )
         draft.look_again(0)
-    elif seen.spec.run_policy.suspend and not has_succeeded(seen):
+    elif seen.spec.run_policy.suspend:
         suspend(seen, draft)
     else:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -47,7 +48,9 @@ def test_two_pods_learn_to_read_digits(lab: Lab) -> None:
     assert f"{score['value']:.3f}"[:4] in row
 
     log = ["-n", lab.namespace, "-l", "phitune.dev/job=digits,phitune.dev/rank=0"]
-    assert "loss" in lab.cluster.kubectl("logs", *log, "--tail", "-1")
+    said = lab.cluster.kubectl("logs", *log, "--tail", "-1")
+    assert "loss" in said
+    assert not re.findall(r"^\[[IWE]\d.*", said, re.MULTILINE), "torch's own lines would only puzzle"
     assert any("kubectl logs -f" in message for _, message in lab.events("digits"))
 
     found = json.loads(lab.on_claim(status["artifacts"]["claim"], READ_RESULT))

@@ -184,6 +184,8 @@ class Launcher:
             "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
+        # Its warnings only puzzle: any pod whose address has no name gets some.
+        environment.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // pod.processes)))
         if pod.nodes == 1:
             environment.setdefault("GLOO_SOCKET_IFNAME", "lo")

@@ -266,19 +266,6 @@ def test_suspend_deletes_the_gang_and_resume_takes_the_next_number() -> None:
     assert resumed.status["restartsCounted"] == 0
 
 
-def test_a_gang_that_was_done_before_it_could_be_suspended_or_was_deleted_is_not_made_again() -> None:
-    suspended = {"runPolicy": {"suspend": True}}
-    done = (pod(0, code=0), pod(1, code=0))
-    stopping = plan(running(pod(0), pod(1), spec=suspended))
-    for ended in (
-        plan(running(*done, spec=suspended, status=dict(stopping.status), gangs=())),
-        plan(running(*done, gangs=())),
-    ):
-        assert created(ended) == []
-        assert condition(ended.status, "Succeeded")["status"] == "True"
-        assert condition(ended.status, "Suspended").get("reason") in (None, "Completed")
-
-
 @pytest.mark.parametrize(
     ("has", "spec", "reason"),
     [
@@ -379,13 +366,6 @@ def test_deadline_ends_the_job() -> None:
     assert condition(todo.status, "Failed")["reason"] == "DeadlineExceeded"
     after = plan(running(pod(0), pod(1), status=todo.status))
     assert deleted(after) == [(PYTORCHJOB, "digits-1")]
-
-
-def test_deadline_is_none_of_a_gang_that_has_done_its_work() -> None:
-    status = {**copy.deepcopy(PREPARED), "startTime": "2026-01-01T11:00:00Z"}
-    limited = {"runPolicy": {"activeDeadline": "1h"}}
-    todo = plan(running(pod(0, code=0), pod(1, code=0), spec=limited, status=status))
-    assert todo.status["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize(("age", "expected"), [(4, ([], 1.0)), (5, ([(FINETUNEJOB, "digits")], 5.0))])
