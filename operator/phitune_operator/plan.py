@@ -59,6 +59,7 @@ def plan(seen: Observed) -> Plan:
         draft.status.setdefault("phase", "Pending")
     elif is_done(seen):
         finish(seen, draft)
+        acceptance.accept(seen, draft, (seen.status.get("placement") or {}).get("reason", ""))
         summarize(seen, draft)
     elif is_too_late(seen, draft):
         draft.fail(

@@ -44,3 +44,12 @@ def test_job_whose_pods_have_all_ended_well_has_succeeded(
     assert (ended.status["phase"], ended.actions) == ("Succeeded", ())
     assert condition(ended.status, "Succeeded")["reason"] == "Completed"
     assert condition(ended.status, "Suspended").get("reason") in (None, "Completed")
+
+
+@pytest.mark.parametrize("reason", ["NoImage", "NoSecret", "QuotaExceeded", "ClaimNotFound"])
+def test_what_once_kept_a_job_back_is_not_said_of_one_that_has_succeeded(reason: str) -> None:
+    refused = {"type": "Accepted", "status": "False", "reason": reason, "message": "was so"}
+    conditions = [*PREPARED["conditions"], {**refused, "lastTransitionTime": AT_ELEVEN}]
+    seen = observed(status={**PREPARED, "conditions": conditions}, gangs=(gang(),), pods=DONE)
+    accepted = condition(plan(seen).status, "Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("True", "Accepted")
