@@ -24,12 +24,15 @@ HEAD = """\
 # Chart of Phitune's operator
 
 ```
-helm upgrade --install phitune charts/phitune --namespace phitune-system --create-namespace --wait
+make images REGISTRY=registry.example.com/team TAG=0.1.0
+helm upgrade --install phitune charts/phitune --namespace phitune-system --create-namespace --wait \\
+  --set image.repository=registry.example.com/team/phitune/operator --set image.tag=0.1.0
 helm test phitune --namespace phitune-system
 ```
 
-The CRD is installed, upgraded and kept with the chart. `helm uninstall` removes the operator; jobs, their
-volumes and what runs stay (docs/operator.md). Unknown values are refused.
+The trainer's images are found by the name and the tag of the operator's. The CRD is installed, upgraded and
+kept with the chart. `helm uninstall` removes the operator; jobs, their volumes and what runs stay
+(docs/operator.md). Unknown values are refused.
 
 | Value | Default | |
 | --- | --- | --- |

@@ -36,6 +36,8 @@ KINDS = (
     "rbac.authorization.k8s.io/v1 Role",
     "rbac.authorization.k8s.io/v1 RoleBinding",
     "apiextensions.k8s.io/v1 CustomResourceDefinition",
+    "admissionregistration.k8s.io/v1 MutatingAdmissionPolicy",
+    "admissionregistration.k8s.io/v1 MutatingAdmissionPolicyBinding",
 )
 """What the chart, the operator and the plugin make, but for the kinds of other projects."""
 PARTS = ("io.k8s.api.batch.v1.JobTemplateSpec", "io.k8s.api.core.v1.PodTemplateSpec")

@@ -1,13 +1,12 @@
 """What `phitune evaluate` and `phitune predict` share: options, the device, loading a model onto it."""
 
 import argparse
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from phitune_cli.saying import note
 from phitune_cli.this_machine import detect_machine
 from phitune_trainer.memory import BF16_FROM
-from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +60,3 @@ def choose_device(precision: str) -> Device:
     has_bf16 = (machine.gpu.compute_capability or (0, 0)) >= BF16_FROM
     chosen = ("bf16" if has_bf16 else "fp16") if precision == "auto" else precision
     return Device("cuda:0", chosen, f"{machine.gpu.name}, {chosen}")
-
-
-def note(line: str) -> None:
-    """Say something that is not the result: results alone go to standard output."""
-    print(inert(line), file=sys.stderr, flush=True)

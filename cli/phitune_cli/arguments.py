@@ -4,7 +4,9 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NoReturn
+
+from phitune_trainer.plain_text import inert
 
 _WIDEST: Final = 110
 """Columns beyond which text is hard to read."""
@@ -20,6 +22,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(_filled(text, min(width, _WIDEST)))
+
+
+class Parser(argparse.ArgumentParser):
+    """Words that it refuses do nothing to a terminal: shell patterns bring names of others' files."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it with the usage, and exit with 2."""
+        super().error(inert(message))
 
 
 def _filled(text: str, width: int) -> Iterator[str]:

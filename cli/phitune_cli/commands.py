@@ -7,10 +7,10 @@ import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple, Protocol, cast
 
-from phitune_cli.arguments import HelpFormatter
+from phitune_cli.arguments import HelpFormatter, Parser
 from phitune_cli.file_problems import drop_output, file_problem
+from phitune_cli.saying import note, say
 from phitune_trainer.exit_codes import USER_ERROR
-from phitune_trainer.plain_text import inert
 
 
 class Command(NamedTuple):
@@ -47,7 +47,7 @@ def parser_of(
     front: Front, wanted: Container[str]
 ) -> tuple[argparse.ArgumentParser, dict[str, CommandModule]]:
     """The parser, and the modules of the wanted subcommands; of the others it knows the names alone."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog=front.prog,
         description=front.description,
         epilog=front.epilog,
@@ -71,12 +71,12 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     parser, modules = parser_of(front, [] if wanted is None else [wanted])
     if wanted is not None and wanted not in front.commands:
-        parser.error(f"no command {wanted!r}{_meant(wanted, front)} `{front.prog} --help` lists them")
+        parser.error(f"no command {wanted!r}{_meant(arguments, wanted, front)}")
     args = parser.parse_args(arguments)
     name = f"{front.prog} {wanted}" if wanted else front.prog
     try:
         if args.version:
-            print(f"{front.prog} {version()}")
+            say(f"{front.prog} {version()}")
             code = 0
         elif wanted in modules:
             code = modules[wanted].main(args)
@@ -89,10 +89,7 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in front.optional:
             raise
-        print(
-            f"{name}: {package} is not installed; run: pip install 'phitune[{front.extra}]'",
-            file=sys.stderr,
-        )
+        note(f"{name}: {package} is not installed; run: pip install 'phitune[{front.extra}]'")
         return USER_ERROR
     except KeyboardInterrupt:
         return 130
@@ -103,13 +100,16 @@ def run(front: Front, arguments: Sequence[str] | None) -> int:
     except OSError as error:
         if (problem := file_problem(error)) is None:
             raise
-        print(inert(f"{name}: {problem.message}"), file=sys.stderr)
+        note(f"{name}: {problem.message}")
         return problem.exit_code
 
 
-def _meant(word: str, front: Front) -> str:
+def _meant(arguments: Sequence[str], word: str, front: Front) -> str:
+    command = next((one for one in arguments if one in front.commands), None)
+    if command is not None and arguments[0] != word:
+        return f": options come after the command, as in {front.prog} {command} {arguments[0]} {word}"
     near = difflib.get_close_matches(word, front.commands, n=1)
-    return f": did you mean {near[0]}?" if near else "."
+    return f"{f': did you mean {near[0]}?' if near else '.'} `{front.prog} --help` lists them"
 
 
 def version() -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from phitune_cli.arguments import HelpFormatter, add_form_option, positive
 from phitune_cli.progress_line import ProgressLine
+from phitune_cli.saying import note, say
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:  # it brings torch along
     from phitune_trainer.data.check import DataReport
@@ -104,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
 
             report = check_jsonl(args.file, images, counter, on_line)
     except (DataError, ModelFilesError) as error:
-        print(f"phitune data check: {error}", file=sys.stderr)
+        note(f"phitune data check: {error}")
         return USER_ERROR
     seconds = time.monotonic() - started
     num_lines = report.num_samples + report.num_bad
@@ -112,10 +112,10 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(to_json(report, args.max_length, is_exact=counter.is_exact), indent=1))
     else:
         for line in describe(report, args.max_length, is_exact=counter.is_exact):
-            print(inert(line))
-        print(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
+            say(line)
+        say(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
     if num_lines == 0:
-        print(f"phitune data check: {args.file}: has no samples", file=sys.stderr)
+        note(f"phitune data check: {args.file}: has no samples")
     return USER_ERROR if report.num_problems or num_lines == 0 else DONE
 
 

@@ -1,12 +1,12 @@
 """`phitune data digits`: a data set of real pictures, made without a download."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
+from phitune_cli.saying import note, say
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _EPILOG: Final = """\
@@ -40,20 +40,20 @@ def main(args: argparse.Namespace) -> int:
         if was_there and args.force and not (args.out / "train.jsonl").is_file():
             raise DataError(f"{args.out}: not a data folder, so it is not replaced; choose another one")
         if not was_there or args.force:
-            print(f"making {args.out}", flush=True)
+            say(f"making {args.out}")
             generate_digits(args.out, replace=args.force)
         for part in ("train", "eval"):
             file = args.out / f"{part}.jsonl"
             report = check_jsonl(file, args.out / "images", EstimatingCounter.published(num_crops=1))
             report.refuse_if_bad()
-            print(f"{file}: {report.num_pictures:,} pictures")
+            say(f"{file}: {report.num_pictures:,} pictures")
         is_kept = was_there and not args.force
-        print(
+        say(
             "it was there already; --force makes it anew"
             if is_kept
             else f"{time.monotonic() - started:.0f} s"
         )
     except DataError as error:
-        print(f"phitune data digits: {error}", file=sys.stderr)
+        note(f"phitune data digits: {error}")
         return USER_ERROR
     return DONE

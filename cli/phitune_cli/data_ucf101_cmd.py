@@ -4,13 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
 
 from phitune_cli.arguments import HelpFormatter, positive
 from phitune_cli.progress_line import ProgressLine
+from phitune_cli.saying import note, say
 from phitune_trainer.durations import duration
-from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
+from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 
 _DESCRIPTION = """\
 Take 8 frames of every video and write them as a data set that task ucf101 trains on.
@@ -81,21 +80,23 @@ def main(args: argparse.Namespace) -> int:
 
             result = convert(videos, args.out, workers=args.workers, on_progress=on_progress)
     except DataError as error:
-        print(f"phitune data ucf101: {error}", file=sys.stderr)
+        note(f"phitune data ucf101: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
-        raise
+        note("stopped; run it again to go on")
+        return INTERRUPTED
     for split, count in result.converted.items():
         file = args.out / f"ucf101_{split}.jsonl"
-        print(f"{file}: {count:,} videos, {NUM_FRAMES * count:,} pictures")
+        say(f"{file}: {count:,} videos, {NUM_FRAMES * count:,} pictures")
     if result.num_kept:
-        print(f"{result.num_kept:,} videos were there from an earlier run")
-    _list("videos are shorter than they say or than 8 frames, and are used all the same", result.short)
-    _list("videos cannot be read, and are left out", result.unreadable, file=sys.stderr)
+        say(f"{result.num_kept:,} videos were there from an earlier run")
+    if result.short:
+        what = "videos are shorter than they say or than 8 frames, and are used all the same"
+        say(_list(what, result.short))
+    if result.unreadable:
+        note(_list("videos cannot be read, and are left out", result.unreadable))
     return USER_ERROR if result.unreadable else DONE
 
 
-def _list(what: str, lines: list[str], file: TextIO | None = None) -> None:
-    if lines:
-        print("\n  ".join([f"{len(lines):,} {what}:", *map(inert, lines)]), file=file)
+def _list(what: str, lines: list[str]) -> str:
+    return "\n  ".join([f"{len(lines):,} {what}:", *lines])

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_cli.one_job import read_one_job
+from phitune_cli.saying import note, say
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
 from phitune_operator.defaults import Resolved, resolve
@@ -77,16 +77,16 @@ def main(args: argparse.Namespace) -> int:
         gpus = [gpu for name in args.gpu or GPUS for gpu in known_gpus(name)]
         estimates, unsuitable = _estimates(job, gpus)
     except UserError as error:
-        print(error, file=sys.stderr)
+        note(str(error))
         return USER_ERROR
     if args.form == "json":
         print(json.dumps([_as_json(gpu, resolved) for gpu, resolved in estimates], indent=1))
     elif estimates:
-        print("\n".join(_heading(job, estimates[0][1].train)))
+        say("\n".join(_heading(job, estimates[0][1].train)))
         for lines in [_details(*one) for one in estimates] if args.gpu else [_table(estimates)]:
-            print("\n".join(["", *lines]))
+            say("\n".join(["", *lines]))
     if unsuitable:
-        print("\n".join(unsuitable), file=sys.stderr)
+        note("\n".join(unsuitable))
     return USER_ERROR if unsuitable and args.gpu else DONE
 
 
@@ -155,8 +155,8 @@ def _details(gpu: Gpu, resolved: Resolved) -> Iterator[str]:
     choice = _choice(resolved)
     needs = f"about {gib(choice.estimate.total)} of {gib(choice.memory)} GiB"
     yield f"{gpu.name}: {'fits' if choice.fits else 'does not fit'}, {needs}"
-    for note in resolved.notes:
-        yield f"  {note}"
+    for remark in resolved.notes:
+        yield f"  {remark}"
     yield f"  {'GiB':>40}"
     for part, words in _PARTS.items():
         if size := getattr(choice.estimate, part):

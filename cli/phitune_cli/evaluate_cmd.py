@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from phitune_cli.answering import Device, add_device_options, choose_device, note
+from phitune_cli.answering import Device, add_device_options, choose_device
 from phitune_cli.arguments import HelpFormatter, add_form_option
 from phitune_cli.held_out_options import add_held_out_options, held_out_config
 from phitune_cli.progress_bar import ProgressBar
+from phitune_cli.saying import note, say
 from phitune_trainer.config import ConfigError, TrainConfig
 from phitune_trainer.errors import UserError, writing_to
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     from phitune_trainer.engine.world import World
@@ -90,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         evaluate(args)
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
-        print(inert(f"phitune evaluate: {error}"), file=sys.stderr)
+        note(f"phitune evaluate: {error}")
         return USER_ERROR
     except KeyboardInterrupt:
         if args.out is None:
@@ -123,7 +123,10 @@ def evaluate(args: argparse.Namespace) -> None:
     mine = answered[-1]
     if len(answered) == 1:
         scores = score(mine.metric, mine.predictions)
-        print(to_json(scores.to_json(), indent=1) if args.form == "json" else describe(scores))
+        if args.form == "json":
+            print(to_json(scores.to_json(), indent=1))
+        else:
+            say(describe(scores))
         return
     other = answered[0]
     if other.metric != mine.metric:
@@ -138,7 +141,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.form == "json":
         print(to_json(summary_of(comparison), indent=1))
     else:
-        print(inert(describe_comparison(comparison, other.folder, mine.folder)))
+        say(describe_comparison(comparison, other.folder, mine.folder))
     if args.out is not None:
         _write_comparison(args.out, comparison)
 

@@ -2,16 +2,14 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from phitune_cli.answering import note
 from phitune_cli.arguments import HelpFormatter, add_form_option
+from phitune_cli.saying import note, say
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import FAULT, Unavailable, UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 if TYPE_CHECKING:
     from phitune_trainer.load_trained import Located
@@ -73,13 +71,10 @@ def main(args: argparse.Namespace) -> int:
     try:
         export(args)
     except (UserError, ModelFilesError, ConfigError) as error:
-        print(inert(f"phitune export: {error}"), file=sys.stderr)
+        note(f"phitune export: {error}")
         return USER_ERROR
     except Unavailable as error:
-        print(
-            f"phitune export: {error}; what has been stored there stays, the same command goes on",
-            file=sys.stderr,
-        )
+        note(f"phitune export: {error}; what has been stored there stays, the same command goes on")
         return FAULT
     return DONE
 
@@ -108,12 +103,12 @@ def export(args: argparse.Namespace) -> None:
         export_trained(located, kind, out, force=args.force, say=note)
     address = None
     if args.form == "text":
-        print(out)
+        say(str(out))
     if publisher is not None:
         with publisher:
             address = publisher.push(out, f"Put here by phitune export, {kind}")
         if args.form == "text":
-            print(address)
+            say(address)
     if args.form == "json":
         print(json.dumps({"kind": kind, "path": str(out), "pushedTo": address}))
 

@@ -1,12 +1,12 @@
 """`phitune init-model`: a base model with random weights, to try everything without a download."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
+from phitune_cli.saying import note, say
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 
 _EPILOG: Final = """\
@@ -49,23 +49,23 @@ def main(args: argparse.Namespace) -> int:
     try:
         if is_filled(args.out):
             if not args.force:
-                print(f"{args.out} is there, {check_model(args.out):,} parameters; --force makes it anew")
+                say(f"{args.out} is there, {check_model(args.out):,} parameters; --force makes it anew")
                 return DONE
             if not (args.out / "config.json").is_file():
                 raise ModelFilesError(
                     f"{args.out}: not a model folder, so it is not replaced; choose another one"
                 )
-        print(f"making {args.out}, size {args.size}, seed {args.seed}", flush=True)
+        say(f"making {args.out}, size {args.size}, seed {args.seed}")
         init_model(args.size, args.out, args.seed, replace=args.force, on_written=_say_written)
-        print(f"{args.out}: {check_model(args.out):,} parameters, {time.monotonic() - started:.0f} s")
+        say(f"{args.out}: {check_model(args.out):,} parameters, {time.monotonic() - started:.0f} s")
     except ModelFilesError as error:
-        print(f"phitune init-model: {error}", file=sys.stderr)
+        note(f"phitune init-model: {error}")
         return USER_ERROR
     return DONE
 
 
 def _say_written(path: Path) -> None:
-    print(f"  {path.name}  {path.stat().st_size / 1e9:.2f} GB", flush=True)
+    say(f"  {path.name}  {path.stat().st_size / 1e9:.2f} GB")
 
 
 def _seed(text: str) -> int:

@@ -2,17 +2,16 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
 from phitune_cli.answering import add_device_options, choose_device
 from phitune_cli.arguments import HelpFormatter, add_form_option
+from phitune_cli.saying import note, say
 from phitune_operator.recipe import STILL_CROPS
 from phitune_trainer.config import ConfigError
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 _EPILOG: Final = """\
 examples:
@@ -97,8 +96,11 @@ def main(args: argparse.Namespace) -> int:
         question = encode_question(processor, args.prompt, args.image)
         model = choose_device(args.precision).load(located)
         text = answer(model, processor, question, max_new_tokens=args.max_new_tokens)
-        print(json.dumps({"answer": text}) if args.form == "json" else inert(text))
+        if args.form == "json":
+            print(json.dumps({"answer": text}))
+        else:
+            say(text)
     except (UserError, DataError, ModelFilesError, ConfigError) as error:
-        print(inert(f"phitune predict: {error}"), file=sys.stderr)
+        note(f"phitune predict: {error}")
         return USER_ERROR
     return DONE

@@ -5,13 +5,13 @@ import json
 import sys
 from typing import Any, Final
 
-import yaml
-
 from phitune_cli.commands import version
 from phitune_cli.finetune.connection import Cluster, Target
 from phitune_cli.finetune.problems import Problem
 from phitune_cli.live_cluster import LiveCluster
+from phitune_cli.saying import note
 from phitune_cli.yaml_documents import Manifest, UnreadableError, read_manifests
+from phitune_cli.yaml_text import to_documents
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
@@ -20,7 +20,6 @@ from phitune_operator.render import render_job
 from phitune_operator.render.subject import Subject
 from phitune_operator.validate import InvalidJobError, read_job
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 UNKNOWN_UID: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server will give to the job."""
@@ -34,8 +33,8 @@ def render(args: argparse.Namespace) -> int:
     except Problem as problem:
         _say(str(problem))
         return problem.exit_code
-    for note in live.notes if live is not None else ():
-        _say(f"note: {note}")
+    for remark in live.notes if live is not None else ():
+        _say(f"note: {remark}")
     return code
 
 
@@ -111,13 +110,13 @@ def _render(
         subject, notes = live.decide(job, namespace, UNKNOWN_UID)
     else:
         subject, notes = _decided(job, namespace, image or _default_image())
-    for note in notes:
-        _say(f"{where}: note: {note}")
+    for remark in notes:
+        _say(f"{where}: note: {remark}")
     return list(render_job(subject))
 
 
 def _default_image() -> str:
-    return f"localhost/phitune/trainer:{version()}"
+    return f"localhost/phitune/trainer:{version()}-plain"
 
 
 def _decided(job: FineTuneJob, namespace: str, image: str) -> tuple[Subject, list[str]]:
@@ -136,26 +135,12 @@ def _decided(job: FineTuneJob, namespace: str, image: str) -> tuple[Subject, lis
     return subject, resolved.notes
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are, so that the config inside a ConfigMap can be read."""
-
-    def ignore_aliases(self, _: Any) -> bool:
-        return True
-
-
-def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text_node)
-
-
 def _text(objects: list[dict[str, Any]], output: str) -> str:
     if output == "json":
         return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}, indent=2) + "\n"
-    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, explicit_start=True)
+    return to_documents(objects)
 
 
 def _say(message: str) -> None:
-    """Print a line; texts out of a manifest neither act on a terminal nor make lines of their own."""
-    print(inert(message).replace("\n", "\\n"), file=sys.stderr)
+    """Print a line; texts out of a manifest do not make lines of their own."""
+    note(message.replace("\n", "\\n"))

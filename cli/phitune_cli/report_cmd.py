@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Final
 
 from phitune_cli.arguments import HelpFormatter, add_form_option
+from phitune_cli.saying import note, say
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, USER_ERROR
-from phitune_trainer.plain_text import inert
 from phitune_trainer.run_layout import RunLayout
 
 _EPILOG: Final = """\
@@ -49,8 +48,11 @@ def main(args: argparse.Namespace) -> int:
         if args.output is not None and not args.output.parent.is_dir():
             raise UserError(f"--output {args.output}: there is no folder {args.output.parent}")
         out = str(write_report(layout, out=args.output))
-        print(json.dumps({"path": out}) if args.form == "json" else inert(out))
+        if args.form == "json":
+            print(json.dumps({"path": out}))
+        else:
+            say(out)
     except UserError as error:
-        print(inert(f"phitune report: {error}"), file=sys.stderr)
+        note(f"phitune report: {error}")
         return USER_ERROR
     return DONE

@@ -3,21 +3,19 @@
 import argparse
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.one_job import read_one_job
 from phitune_cli.progress_bar import ProgressBar, can_draw
+from phitune_cli.saying import note, say
 from phitune_cli.this_machine import check_host_memory, detect_machine, localize
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.errors import UserError
 from phitune_trainer.exit_codes import DONE, INTERRUPTED, USER_ERROR
 from phitune_trainer.host_memory import available_memory
-from phitune_trainer.plain_text import inert
 from phitune_trainer.result import read_result
 from phitune_trainer.run_layout import RunLayout
 
@@ -73,12 +71,12 @@ def main(args: argparse.Namespace) -> int:
         )
         check_host_memory(local.train, available_memory())
     except UserError as error:
-        print(inert(str(error)), file=sys.stderr)
+        note(str(error))
         return USER_ERROR
-    for note in local.notes:
-        print(f"note: {note}")
+    for remark in local.notes:
+        say(f"note: {remark}")
     code = carry_out(local.train)
-    print(closing(code, RunLayout(local.train.run_dir), args.file))
+    say(closing(code, RunLayout(local.train.run_dir), args.file))
     return code
 
 
@@ -98,7 +96,7 @@ def carry_out(config: TrainConfig) -> int:
         try:
             keep_config(layout, config)
         except UserError as error:
-            print(inert(str(error)), file=sys.stderr)
+            note(str(error))
             return USER_ERROR
     if layout.result.is_file():
         return DONE
@@ -108,21 +106,21 @@ def carry_out(config: TrainConfig) -> int:
     from phitune_trainer.reports import read_report
 
     try:
-        prepare(config, _print)
+        prepare(config, say)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
         code, reason, message = ending_of(error, Path(config.run.workspace))
         if reason == "Fault":
             raise
-        print(inert(message), file=sys.stderr)
+        note(message)
         return code
     with tempfile.TemporaryDirectory(prefix="phitune-") as folder, alone_on_this_machine():
         path = Path(folder, "train.yaml")
         path.write_text(config.to_yaml(), encoding="utf-8")
         reports = Path(folder)
         if not can_draw():
-            return run_pod(path, reports, _print)
+            return run_pod(path, reports, say)
         os.environ["PHITUNE_COLUMNS"] = str(shutil.get_terminal_size().columns)
         bar = ProgressBar(lambda: read_report(reports, 0).progress)
         with bar.drawing():
@@ -175,6 +173,3 @@ def _score(scores: dict[str, Any] | None) -> list[str]:
 def _places(result: dict[str, Any], layout: RunLayout) -> dict[str, Path]:
     places = {kind: layout.volume / path for kind, path in result["artifacts"].items()}
     return {**places, "result": layout.result}
-
-
-_print: Callable[[str], None] = lambda line: print(inert(line), flush=True)  # noqa: E731

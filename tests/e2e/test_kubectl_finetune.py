@@ -1,4 +1,7 @@
-"""The README's commands, word for word: a user with the documented rights, from a folder to an answer."""
+"""The README's commands from a folder to an answer, by a user with the documented rights.
+
+Added to them: the trainer's image, one epoch instead of four, and a smaller request of CPU.
+"""
 
 from __future__ import annotations
 

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
-from harness.cluster import REPOSITORY, Cluster, Object
+from harness.cluster import OPERATOR_NAMESPACE, REPOSITORY, Cluster, Object
 
 CHART = str(REPOSITORY / "charts/phitune")
 
 
 def rendered(
-    cluster: Cluster, *settings: str, release: str = "phitune", options: tuple[str, ...] = ()
+    cluster: Cluster,
+    *settings: str,
+    release: str = "phitune",
+    namespace: str = OPERATOR_NAMESPACE,
+    options: tuple[str, ...] = (),
 ) -> list[Object]:
     """The objects of a release with these values, each given as name=JSON."""
-    chosen = [part for setting in settings for part in ("--set-json", setting)]
-    text = cluster.helm("template", release, CHART, "--namespace", "phitune-system", *options, *chosen)
+    text = cluster.helm("template", release, CHART, "--namespace", namespace, *options, *_chosen(settings))
     return [found for found in yaml.safe_load_all(text) if found]
+
+
+def notes(cluster: Cluster, *settings: str) -> str:
+    """What helm tells who installs a release with these values."""
+    where = ("--namespace", OPERATOR_NAMESPACE, "--dry-run=client")
+    return cluster.helm("install", "phitune", CHART, *where, *_chosen(settings)).partition("\nNOTES:\n")[2]
+
+
+def job_of(notes: str) -> str:
+    """The manifest of the job that the notes show."""
+    (job,) = re.findall(r"^kubectl apply .*-f - <<END\n(.*?)^END$", notes, re.MULTILINE | re.DOTALL)
+    return str(job)
+
+
+def commands_of(notes: str) -> list[list[str]]:
+    """The words of the other commands that they show, each on a line of its own."""
+    return [line.split() for line in notes.splitlines() if line.startswith("  ")]
+
+
+def _chosen(settings: tuple[str, ...]) -> list[str]:
+    return [part for setting in settings for part in ("--set-json", setting)]
 
 
 def one(objects: list[Object], kind: str) -> Object:

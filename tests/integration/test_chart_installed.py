@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from harness.chart import commands_of, job_of
 from harness.cluster import OPERATOR_NAMESPACE, REPOSITORY, CommandError
 from harness.documented import commands_in_blocks, page
 from harness.installed import CHART, CRD, RELEASE, Installed, install, uninstall
@@ -129,16 +130,16 @@ def test_operator_limited_to_a_namespace_serves_that_one_alone(phitune: Installe
         install(cluster)
 
 
-def test_notes_name_commands_that_work(phitune: Installed) -> None:
+def test_notes_name_commands_that_work(phitune: Installed, lab: Lab) -> None:
     notes = phitune.cluster.helm("get", "notes", RELEASE, "--namespace", OPERATOR_NAMESPACE)
-    commands = [line.split() for line in notes.splitlines() if line.startswith("  kubectl")]
-    assert len(commands) == 5
-    readable = [words for words in commands if words[1] in ("get", "explain") and "-w" not in words]
-    assert len(readable) == 2
-    for words in readable:
-        phitune.cluster.kubectl(*words[1:])
-    (file,) = [words[-1] for words in commands if words[1] == "apply"]
-    assert (REPOSITORY / file).is_file()
+    lab.apply_text(job_of(notes))
+    lab.wait_for_phase("digits", "Evaluating", "Running", "Succeeded")
+    commands = commands_of(notes)
+    assert [words[1] for words in commands] == ["get", "get", "logs", "explain"]
+    for words in commands:
+        once = [word for word in words[1:] if word not in ("-f", "-w")]
+        assert phitune.cluster.kubectl(*once, "--namespace", lab.namespace).strip(), words
+    lab.delete("digits")
 
 
 def test_uninstalled_operator_is_no_longer_there_to_be_found(phitune: Installed) -> None:

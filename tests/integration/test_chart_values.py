@@ -13,6 +13,7 @@ import yaml
 
 from harness.chart import CHART, one, pod_spec, rendered, told
 from harness.cluster import REPOSITORY, Cluster, CommandError, Object
+from harness.kubernetes_versions import MINORS, is_known, problems
 from harness.network import Peer, lets_through
 from harness.operator_view import subject
 from phitune_operator import names
@@ -21,7 +22,6 @@ from phitune_operator.cluster_settings import (
     Pool,
     network_profiles,
     pools,
-    trainer_images,
     wants_gang_scheduling,
 )
 from phitune_operator.main import hub_access, network_access
@@ -71,31 +71,6 @@ def test_way_to_the_hub_reaches_the_operator(cluster: Cluster) -> None:
     assert hub_access(env) == HubAccess(
         endpoint="https://mirror", proxy="http://proxy:1", no_proxy=".cluster", ca_config_map="ca"
     )
-
-
-@pytest.mark.parametrize(
-    ("settings", "images"),
-    [
-        pytest.param([], {"flash": "ours", "plain": "ours"}, id="ours, none for V100"),
-        pytest.param(['trainer.image="all:1"'], {}, id="one for all"),
-        pytest.param(
-            ['trainer.images.v100="v:1"'], {"flash": "ours", "plain": "ours", "v100": "v:1"}, id="one added"
-        ),
-        pytest.param(
-            ['trainer.image="all:1"', 'trainer.images.flash="f:1"'],
-            {"flash": "f:1", "plain": "all:1", "v100": "all:1"},
-            id="one for the others",
-        ),
-    ],
-)
-def test_images_by_build_reach_the_operator(
-    cluster: Cluster, settings: list[str], images: dict[str, str]
-) -> None:
-    env = told(rendered(cluster, *settings))
-    ours = env["PHITUNE_TRAINER_IMAGE"]
-    assert trainer_images(env) == {
-        build: ours if image == "ours" else image for build, image in images.items()
-    }
 
 
 def test_pools_and_network_profiles_reach_the_operator(cluster: Cluster) -> None:
@@ -344,3 +319,65 @@ def test_a_drain_leaves_one_of_several_operators_and_is_not_held_up_by_a_single_
 ) -> None:
     kinds = [found["kind"] for found in rendered(cluster, f"replicas={replicas}")]
     assert kinds.count("PodDisruptionBudget") == budgets
+
+
+OWN = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}, "podAntiAffinity": {}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "affinity"),
+    [
+        pytest.param(["replicas=1"], None, id="one"),
+        pytest.param(["replicas=2"], {"podAntiAffinity"}, id="two"),
+        pytest.param(["replicas=2", f"affinity={json.dumps(OWN)}"], set(OWN), id="two, with a wish"),
+    ],
+)
+def test_several_operators_keep_off_each_others_nodes_if_they_can(
+    cluster: Cluster, settings: list[str], affinity: set[str] | None
+) -> None:
+    objects = rendered(cluster, *settings)
+    found = pod_spec(objects).get("affinity")
+    assert (set(found) if found else None) == affinity
+    if affinity == {"podAntiAffinity"}:
+        (term,) = found["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        others = term["podAffinityTerm"]
+        assert others["topologyKey"] == "kubernetes.io/hostname"
+        labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+        assert others["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+def test_helm_test_runs_on_the_nodes_that_the_operator_may_run_on(cluster: Cluster) -> None:
+    where = {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "affinity": OWN}
+    asks = one(rendered(cluster, *(f"{name}={json.dumps(value)}" for name, value in where.items())), "Pod")
+    assert {name: asks["spec"][name] for name in where} == where | {
+        "affinity": {"nodeAffinity": OWN["nodeAffinity"]}
+    }
+
+
+LIKE_NUMBERS = (
+    'namespaces=["4711"]',
+    'networkPolicy.prometheusNamespace="12"',
+    'networkPolicy.dnsNamespace="null"',
+    'serviceAccount.name="34"',
+    'priorityClassName="off"',
+    'gangScheduling="enabled"',
+    "replicas=2",
+    *(f"monitoring.{part}=true" for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")),
+)
+
+
+@pytest.mark.parametrize(("release", "more"), [("1", ()), ("phitune", ('fullnameOverride="null"',))])
+def test_names_that_look_like_numbers_stay_names(
+    cluster: Cluster, release: str, more: tuple[str, ...]
+) -> None:
+    objects = rendered(cluster, *LIKE_NUMBERS, *more, release=release, namespace="123")
+    assert [said for found in objects if is_known(found) for said in problems(found, MINORS[-1])] == []
+    for found in objects:
+        about = found["metadata"]
+        names_in_it = (about["name"], about.get("namespace", ""), *about["labels"].values())
+        assert {type(name) for name in names_in_it} == {str}, about
+    env = told(objects)
+    assert env["PHITUNE_NAMESPACES"] == "4711"
+    assert network_access(env) == NetworkAccess(
+        operator_namespace="123", dns_namespace="null", prometheus_namespace="12"
+    )

@@ -11,9 +11,11 @@ import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
+from harness.canaries import canary, told
 from harness.cluster import OPERATOR_NAMESPACE, Cluster, CommandError, Object
 from harness.installed import RELEASE, Installed
 from harness.jobs import finetunejob, merged
@@ -25,12 +27,19 @@ ROLES = [f"phitune-system-{RELEASE}-{kind}" for kind in ("view", "edit")]
 """What the chart lets the holders of the cluster's role `edit` do."""
 EVIL = "<img src=x onerror=alert(1)>$(touch pwned)`touch pwned`{{7*7}}';\"\u202e"
 """A folder of data, as a tenant may well name it."""
-TOKEN, VARIABLE = (f"canary-{what}-{secrets.token_hex(8)}" for what in ("token", "variable"))
+ACTS = "\x1b[2J\x9b2J\u202e"
+"""What clears a terminal, in two ways, and what turns the direction of writing."""
+ACTING = {"\x1b", "\x9b", "\u202e"}
+SPELLED_OUT = r"\x1b[2J\x9b2J\u202e"
+TOKEN, VARIABLE = canary("token"), canary("variable")
+ANNOTATION = "\x1b[2J<script>{{7*7}}"
 FAKE_HUB = "http://127.0.0.1:8999"
 METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
 
 SPY = r"""
 import http.server, json, os, pathlib, socket, ssl, threading, urllib.error, urllib.request
+
+ACTS = "\x1b[2J\x9b2J\u202e"
 
 def tried(what):
     try:
@@ -50,9 +59,14 @@ def asked(path):
 
 class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_error(401)
-    do_HEAD = do_GET
-    log_message = print
+        words = json.dumps({"error": "not for you" + ACTS}).encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(words)))
+        self.end_headers()
+        self.wfile.write(words)
+    def log_message(self, *_):
+        pass
 
 def look():
     file = pathlib.Path("/workspace/found") / socket.gethostname()
@@ -82,6 +96,8 @@ def look():
         json.dump(found, opened)
 
 look()
+if "PHITUNE_LAUNCHER" in os.environ:  # in a rank; what process 1 prints, nobody is there to spell out
+    print("words of a rank" + ACTS, flush=True)
 """
 DATA = """
 import json, pathlib
@@ -92,8 +108,10 @@ own = pathlib.Path("/workspace/own"); own.mkdir()
 data = pathlib.Path("/workspace/data") / evil
 (data / "images").mkdir(parents=True)
 Image.new("RGB", (28, 28), "white").save(data / "images/<b>.png")
-turn = {{"images": ["<b>.png"], "user": "<script>alert(2)</script>\\x1b[2J", "assistant": "white"}}
-(data / "train.jsonl").write_text((json.dumps({{"conversations": [turn]}}) + "\\n") * 4)
+turn = {{"images": ["<b>.png"], "user": "<script>alert(2)</script>" + {acts!r}, "assistant": "white"}}
+line = json.dumps({{"conversations": [turn]}}) + "\\n"
+(data / "train.jsonl").write_text(line * 4)
+(data / "eval.jsonl").write_text(line)
 """
 SEARCH = """
 import json, pathlib
@@ -156,10 +174,19 @@ class Ended:
     """Files of the volume that were looked into."""
     pages: list[str]
     """The reports."""
-    said: str
-    """All that was said: statuses, Events, metrics, the logs of pods and operator."""
+    told: str
+    """Statuses of the jobs, and Events."""
+    logs: str
+    """Of the pods, and of the operator; its metrics too."""
+    pods: str
+    """Statuses of the pods, with the last words of each: JSON, for the operator."""
     configs: str
     """What the training's pods read."""
+
+    @property
+    def said(self) -> str:
+        """All that was said to anybody."""
+        return f"{self.told}\n{self.logs}\n{self.pods}"
 
 
 def one_pod(name: str, spec: Object) -> Object:
@@ -198,14 +225,15 @@ def ended(tenant: Tenant) -> Ended:
         "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Ti"}}},
     }
     lab.apply(secret, of_account, volume)
-    lab.on_claim("mine", DATA.format(spy=SPY, evil=EVIL))
+    lab.on_claim("mine", DATA.format(spy=SPY, evil=EVIL, acts=ACTS))
 
     own_data = {
-        "data": {"generate": None, "path": f"data/{EVIL}"},
+        "data": {"generate": None, "path": f"data/{EVIL}", "eval": "eval.jsonl"},
         "training": {"maxSteps": 2},
+        "evaluation": {"enabled": True},
         "export": {"merged": True},
     }
-    noisy = {"podTemplate": {"annotations": {"example.com/a": "\x1b[2J<script>{{7*7}}"}}}
+    noisy = {"podTemplate": {"annotations": {"example.com/a": ANNOTATION}}}
     hub = {"model": {"init": None, "name": "team/private"}}
     named = [*one_pod("x", {})["spec"]["env"], {"name": "HF_ENDPOINT", "value": FAKE_HUB}]
     tenant.apply(one_pod("spy", merged(own_data, noisy)))
@@ -215,33 +243,37 @@ def ended(tenant: Tenant) -> Ended:
     lab.wait_for_phase("fetch", "Failed")
     lab.wait("word about the secret", lambda: lab.condition("steal", "Prepared").get("reason") == "NoSecret")
     lab.wait_for_phase("spy", "Succeeded", timeout=300)
-    said, configs = everything_said(lab), json.dumps(lab.cluster.list("configmaps", lab.namespace))
+    jobs = [lab.status(name) for name in ("spy", "fetch", "steal")]
+    pods = lab.cluster.list("pods", lab.namespace)
+    logged = logs(lab, pods)
     on_volume = json.loads(lab.on_claim("mine", SEARCH.format(words=[TOKEN, VARIABLE])))
     return Ended(
         found=list(on_volume["found"].values()),
         hits=on_volume["hits"],
         searched=on_volume["searched"],
         pages=on_volume["pages"],
-        said=said,
-        configs=configs,
+        told=texts([jobs, lab.cluster.list("events", lab.namespace)]),
+        logs=logged,
+        pods=texts([pod["status"] for pod in pods]),
+        configs=texts(lab.cluster.list("configmaps", lab.namespace)),
     )
 
 
-def everything_said(lab: Lab) -> str:
-    jobs = [lab.status(name) for name in ("spy", "fetch", "steal")]
-    events = lab.cluster.list("events", lab.namespace)
-    pods = lab.cluster.list("pods", lab.namespace)
-    logs = [
-        lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace)
-        for pod in pods
-        if pod["status"]["phase"] in ("Succeeded", "Failed")
-    ]
-    statuses = [pod["status"] for pod in pods]
-    told = json.dumps([jobs, events, statuses], ensure_ascii=False)
+def texts(value: Any) -> str:
+    """Every text in an object as it is, a line or more each: JSON would spell out what acts."""
+    if isinstance(value, dict):
+        return texts([*value, *value.values()])
+    return "\n".join(map(texts, value)) if isinstance(value, list) else str(value)
+
+
+def logs(lab: Lab, pods: list[Object]) -> str:
+    """What pods that have ended, and the operator, have logged, and its metrics."""
+    ended = [pod for pod in pods if pod["status"]["phase"] in ("Succeeded", "Failed")]
+    of_pods = [lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace) for pod in ended]
     operator = ("-n", OPERATOR_NAMESPACE, f"deployment/{RELEASE}")
     metrics = lab.cluster.kubectl("exec", *operator, "--", "python3", "-c", METRICS)
     assert "phitune_operator_queue_depth" in metrics
-    return "\n".join([told, metrics, *logs, lab.cluster.operator_log()])
+    return "\n".join([metrics, *of_pods, lab.cluster.operator_log()])
 
 
 def test_tenant_may_write_jobs_and_nothing_else(tenant: Tenant) -> None:
@@ -347,19 +379,35 @@ def test_token_of_a_service_account_is_not_to_be_had_by_naming_its_secret(
 
 
 def test_no_secret_and_no_variable_is_told_to_anybody(ended: Ended) -> None:
-    assert "401" in ended.said, "the refusal of the hub is told"
-    for canary in (TOKEN, VARIABLE):
-        assert canary not in ended.said
-        assert canary not in ended.configs
-    for part in ("checkpoints/", "export/", "report.html", "metrics.jsonl"):
+    assert "not for you" in ended.told, "what the hub said against the token is told"
+    assert told([TOKEN, VARIABLE], ended.said) == []
+    assert told([TOKEN, VARIABLE], ended.configs) == []
+
+
+def test_no_variable_is_in_what_a_run_leaves(ended: Ended) -> None:
+    """Nor is the token; but its job ends while it fetches. One that goes on needs a hub, and no cluster."""
+    for part in ("checkpoints/", "export/", "eval/", "report.html", "metrics.jsonl"):
         assert any(part in path for path in ended.searched), part
     assert ended.hits == []
 
 
-def test_names_and_texts_of_the_tenant_do_nothing_where_they_are_shown(ended: Ended) -> None:
-    assert "onerror=alert(1)" in ended.said, "the folder's name is told"
-    for acts in ("\x1b", "\x9b", "\u202e"):
-        assert acts not in ended.said
+def test_texts_of_the_tenant_do_nothing_to_a_terminal(ended: Ended) -> None:
+    assert "onerror=alert(1)" in ended.logs, "the folder's name is told"
+    for said in (f"not for you{SPELLED_OUT}", f"words of a rank{SPELLED_OUT}"):
+        assert said in ended.logs
+    assert not ACTING & set(ended.told)
+    assert not ACTING & set(ended.logs)
+
+
+def test_texts_of_the_tenant_do_nothing_in_a_browser(ended: Ended) -> None:
     (page,) = ended.pages
+    assert f"&lt;script&gt;alert(2)&lt;/script&gt;{SPELLED_OUT}" in page, "the question is shown"
+    assert "&lt;img src=x" in page, "and so is the folder's name"
+    assert "<script" not in page
     assert "<img src=x" not in page
-    assert "<script>alert" not in page
+    assert not ACTING & set(page)
+
+
+def test_an_annotation_of_the_tenant_is_passed_on_as_it_is(tenant: Tenant, ended: Ended) -> None:
+    annotations = [pod["metadata"].get("annotations", {}) for pod in tenant.lab.pods("spy")]
+    assert {found.get("example.com/a") for found in annotations} == {ANNOTATION}

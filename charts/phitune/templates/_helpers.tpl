@@ -16,7 +16,7 @@
 
 {{- define "phitune.selectorLabels" -}}
 app.kubernetes.io/name: phitune-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "phitune.labels" -}}
@@ -47,18 +47,40 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Images by build as JSON: what is named, else the one for all, else ours where it is such a build. None: one for all. */}}
-{{- define "phitune.trainerImages" -}}
-{{- $images := .Values.trainer.images | default dict -}}
-{{- $all := .Values.trainer.image -}}
-{{- if and $all (not $images.flash) (not $images.plain) (not $images.v100) -}}
-{}
+{{/*
+Image of a build of the trainer's: the one that is named for it, else the one for all, else the release's, which lies
+beside the operator's and has its tag.
+*/}}
+{{- define "phitune.imageOfBuild" -}}
+{{- $values := .root.Values -}}
+{{- with get ($values.trainer.images | default dict) .build | default $values.trainer.image -}}
+{{- . -}}
 {{- else -}}
-{{- $ours := include "phitune.trainerImage" . -}}
-{{- dict "flash" ($images.flash | default $ours) "plain" ($images.plain | default $ours) "v100" ($images.v100 | default $all) | toJson -}}
+{{- $operator := $values.image.repository -}}
+{{- if not (hasSuffix "operator" $operator) -}}
+{{- fail (printf "trainer.image: image.repository is %s, which does not end in operator, so the trainer's images are not known; name one, or those of all builds in trainer.images" $operator) -}}
+{{- end -}}
+{{- printf "%strainer:%s-%s" (trimSuffix "operator" $operator) ($values.image.tag | default .root.Chart.AppVersion) .build -}}
 {{- end -}}
 {{- end -}}
 
+{{/* Images by build as JSON; none where one is for all. */}}
+{{- define "phitune.trainerImages" -}}
+{{- $images := .Values.trainer.images | default dict -}}
+{{- $found := dict -}}
+{{- if or (not .Values.trainer.image) $images.flash $images.plain $images.v100 -}}
+{{- range list "flash" "plain" "v100" -}}
+{{- $_ := set $found . (include "phitune.imageOfBuild" (dict "root" $ "build" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* Image of pods without a GPU, and of a user's helper pods. */}}
 {{- define "phitune.trainerImage" -}}
-{{- .Values.trainer.image | default (printf "localhost/phitune/trainer:%s" .Chart.AppVersion) -}}
+{{- if .Values.trainer.image -}}
+{{- .Values.trainer.image -}}
+{{- else -}}
+{{- include "phitune.imageOfBuild" (dict "root" . "build" "plain") -}}
+{{- end -}}
 {{- end -}}

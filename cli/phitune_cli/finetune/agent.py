@@ -1,6 +1,7 @@
 """The near end of the volume agent: requests go out, many at a time, and answers come back in order."""
 
 import json
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +9,13 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple, Protocol
 
 from phitune_cli.finetune.connection import ANSWER_SECONDS, Cluster
-from phitune_cli.finetune.problems import ConnectionLost, WrongInput
+from phitune_cli.finetune.problems import ConnectionLost, Problem, WrongInput, problem_of_file
 from phitune_operator.names import WORKSPACE_PATH
 
 MOST_WAITING: Final = 32
 """Requests that may be unanswered at once: enough to hide the way there and back, too few to fill buffers."""
+STILL_SECONDS: Final = 5.0
+"""Between two signs of life while this end is busy with files of its own."""
 _FRAME: Final = 32 * 1024
 """Bytes of one message; kubectl's."""
 _STDIN, _STDOUT, _STDERR, _ERROR = range(4)
@@ -51,9 +54,10 @@ class Agent:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._received = bytearray()
+        self._sent_at = time.monotonic()
 
     def ask(self, do: str, path: str, **fields: Any) -> Answer:
-        """Ask for one thing. WrongInput with the agent's words where it cannot do it."""
+        """Ask for one thing. Problem with the agent's words where it cannot do it."""
         (answer,) = self.ask_all([Request({"do": do, "path": path, **fields})])
         return answer
 
@@ -62,12 +66,21 @@ class Agent:
         waiting: deque[str] = deque()
         for request in requests:
             fields = {**request.fields, "size": len(request.body)}
-            self._channel.send(json.dumps(fields).encode() + b"\n" + request.body)
+            self._send(json.dumps(fields).encode() + b"\n" + request.body)
             waiting.append(str(fields["path"]))
             while len(waiting) >= MOST_WAITING:
                 yield self._answer(waiting.popleft())
         while waiting:
             yield self._answer(waiting.popleft())
+
+    def still(self) -> None:
+        """Say now and then that more is to come, so that neither proxies nor the agent end the connection."""
+        if time.monotonic() - self._sent_at > STILL_SECONDS:
+            self._send(b'{"still": true}\n')
+
+    def _send(self, data: bytes) -> None:
+        self._channel.send(data)
+        self._sent_at = time.monotonic()
 
     def _answer(self, path: str) -> Answer:
         while True:
@@ -77,7 +90,7 @@ class Agent:
             if "still" in fields:
                 continue
             if "error" in fields:
-                raise WrongInput(f"on the volume, {path}: {fields['error']}")
+                raise _refusal(path, fields)
             return Answer(fields, self._take(fields.get("size", 0)))
 
     def _take(self, length: int) -> bytes:
@@ -86,6 +99,13 @@ class Agent:
         taken = bytes(self._received[:length])
         del self._received[:length]
         return taken
+
+
+def _refusal(path: str, fields: dict[str, Any]) -> Problem:
+    where, number = f"on the volume, {path}", fields.get("errno")
+    if path and isinstance(number, int):
+        return problem_of_file(OSError(number, fields["error"], where))
+    return WrongInput(f"{where}: {fields['error']}")
 
 
 class ExecChannel:

@@ -1,6 +1,7 @@
 """The cluster as kubectl would choose it, and a few verbs on plain dicts; every call has a time limit."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SILENT_SECONDS: Final = 300.0
 _PAGE: Final = 500
 _CONNECTIONS: Final = 256
 """That are kept open: the log of each pod of a gang is one."""
+_OF_AUTHORISER: Final = re.compile(r'User ".*" cannot \S+ (resource|path) "', re.DOTALL)
+"""In what the API server says for want of a right. Quotas, limits and policies say `is forbidden` too."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def _problem(status: int, data: bytes) -> Problem:
     message = str(answer.get("message") or data[:500].decode("utf-8", "replace") or f"HTTP status {status}")
     if status == 401:
         return NotAllowed("the cluster does not know this user: log in again, or choose another --context")
-    if status == 403 and answer.get("reason", "Forbidden") == "Forbidden" and "is forbidden" in message:
+    if status == 403 and _OF_AUTHORISER.search(message):
         return NotAllowed(f"{message}; docs/command-line.md lists the rights that each command needs")
     if "could not find the requested resource" in message or (status == 404 and not answer):
         return WrongInput("the cluster has no FineTuneJobs: install the chart charts/phitune first")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from phitune_cli.finetune.agent import Agent, Request
-from phitune_cli.finetune.problems import ConnectionLost, Problem, WrongInput
+from phitune_cli.finetune.problems import ConnectionLost, Problem, WrongInput, naming
 from phitune_cli.finetune.upload import PIECE, Count
-from phitune_cli.finetune.volume_agent import PART
+from phitune_cli.finetune.volume_agent import part_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def download(
         if found.get("whole") != file.size:
             raise WrongInput(f"{folder}/{file.name}: changes while it is copied; wait until it is complete")
         path = out / file.name
-        if path.is_file() and path.stat().st_size == file.size and digest_of(path) == found["sha256"]:
+        is_as_long = path.is_file() and path.stat().st_size == file.size
+        if is_as_long and digest_of(path, agent.still) == found["sha256"]:
             count(file.size)
             continue
         if path.exists() and not force:
@@ -81,19 +82,19 @@ def download(
 def _fetch(agent: Agent, place: str, size: int, sha256: str, path: Path, count: Count) -> int:
     """Bring one file; the bytes that came."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART)
+    part = part_of(path)
     begun = part.stat().st_size if part.is_file() else 0
     if begun > size:
         part.unlink()
         begun = 0
     count(begun)
     came = _append(agent, place, begun, size, part, count)
-    if begun and digest_of(part) != sha256:
+    if begun and digest_of(part, agent.still) != sha256:
         # The beginning is that of another file, or of an earlier version of this one.
         part.unlink()
         count(-size)
         came += _append(agent, place, 0, size, part, count)
-    if (found := digest_of(part)) != sha256:
+    if (found := digest_of(part, agent.still)) != sha256:
         part.unlink()
         raise ConnectionLost(f"{place} arrived with hash {found}, the volume's is {sha256}")
     part.replace(path)
@@ -108,7 +109,7 @@ def _append(
         for start in range(offset, size, PIECE)
     )
     came = 0
-    with part.open("ab") as file:
+    with naming(part), part.open("ab") as file:
         for _, data in agent.ask_all(reads):
             file.write(data)
             came += len(data)
@@ -116,7 +117,11 @@ def _append(
     return came
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file of this machine."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest_of(path: Path, still: Callable[[], None]) -> str:
+    """SHA-256 of a file of this machine; says meanwhile that more is to come."""
+    digest = hashlib.sha256()
+    with naming(path), path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            still()
+    return digest.hexdigest()

@@ -7,10 +7,17 @@ from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.download import Fetched, download, list_folder
-from phitune_cli.finetune.options import add_helper_options, add_output_option, add_target_options, connect
-from phitune_cli.finetune.problems import WrongInput
-from phitune_cli.finetune.transfer_line import counting, go_on_when_cut_off, note
+from phitune_cli.finetune.options import (
+    add_helper_options,
+    add_job_argument,
+    add_output_option,
+    add_target_options,
+    connect,
+)
+from phitune_cli.finetune.problems import WrongInput, problem_of_file
+from phitune_cli.finetune.transfer_line import counting, go_on_when_cut_off
 from phitune_cli.finetune.volumes import beside_volume_of
+from phitune_cli.saying import note
 from phitune_operator.kinds import Object
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.plain_text import inert
@@ -38,7 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the job")
+    add_job_argument(parser)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument(
         "--merged", action="store_const", const="merged", dest="kind", help="the whole weights"
@@ -76,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
         note(f"stopped; what has arrived stays in {out}, and the same command goes on")
         return INTERRUPTED
     except OSError as error:
-        raise WrongInput(f"cannot write {error.filename or out}: {error.strerror}") from error
+        raise problem_of_file(error) from error
     if args.output == "json":
         result = {
             "path": str(out),

@@ -45,9 +45,9 @@ while time.time() - os.stat({ALIVE!r}).st_mtime < {UNASKED_SECONDS}:
 
 
 def manifest(
-    name: str, claim: str, image: str, *, pull_secrets: Sequence[str] = (), nodes: Sequence[str] = ()
+    name: str, claim: str, image: str, *, pull_secrets: Sequence[str] = (), beside: Sequence[Object] = ()
 ) -> Object:
-    """Return the pod; `nodes`: where it should rather be, for a volume may be on one node only."""
+    """Return the pod; `beside`: pods to whose nodes it should rather go, for a volume may be on one only."""
     labels = {
         names.LABEL_NAME: MANAGER,
         names.LABEL_MANAGED_BY: MANAGER,
@@ -83,7 +83,9 @@ def manifest(
     }
     if pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in pull_secrets]
-    if nodes:
+    if tolerations := tolerations_of(beside):
+        spec["tolerations"] = tolerations
+    if nodes := nodes_of(beside):
         # A field takes one value alone.
         terms = [
             {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]} for node in nodes
@@ -111,10 +113,10 @@ def helper_pod(
     name = f"phitune-volume-{secrets.token_hex(4)}"
     _remove_ended(cluster, claim)
     try:
-        nodes = nodes_with(claim, cluster.list(POD))
-        cluster.create(POD, manifest(name, claim, image, pull_secrets=pull_secrets, nodes=nodes))
+        beside = holders_of(claim, cluster.list(POD))
+        cluster.create(POD, manifest(name, claim, image, pull_secrets=pull_secrets, beside=beside))
         say(f"a helper pod, {name}, opens the claim {claim}")
-        _wait_until_it_runs(cluster, name, say)
+        _wait_until_it_runs(cluster, name, claim, say)
         yield name
     finally:
         # Whoever presses Ctrl-C again, or closes the terminal, must not leave the pod behind.
@@ -128,17 +130,30 @@ def helper_pod(
                 signal.signal(number, handler)
 
 
-def nodes_with(claim: str, pods: Sequence[Object]) -> list[str]:
-    """The nodes where pods have the claim's volume: if ReadWriteOnce, it is had nowhere else; pure."""
-    return sorted(
-        {
-            pod["spec"]["nodeName"]
-            for pod in pods
-            if pod["spec"].get("nodeName") and pod["status"].get("phase") in ("Pending", "Running")
+def holders_of(claim: str, pods: Sequence[Object]) -> list[Object]:
+    """The pods on whose nodes the claim's volume is: if ReadWriteOnce, it is had nowhere else; pure."""
+    return [
+        pod
+        for pod in pods
+        if pod["spec"].get("nodeName") and pod["status"].get("phase") in ("Pending", "Running")
+        if any(
+            volume.get("persistentVolumeClaim", {}).get("claimName") == claim
             for volume in pod["spec"].get("volumes") or []
-            if volume.get("persistentVolumeClaim", {}).get("claimName") == claim
-        }
-    )
+        )
+    ]
+
+
+def nodes_of(pods: Sequence[Object]) -> list[str]:
+    """Where they are; pure."""
+    return sorted({pod["spec"]["nodeName"] for pod in pods})
+
+
+def tolerations_of(pods: Sequence[Object]) -> list[Object]:
+    """Each toleration that one of them has: their nodes may take no pod without; pure."""
+    found: list[Object] = []
+    for pod in pods:
+        found += [one for one in pod["spec"].get("tolerations") or [] if one not in found]
+    return found
 
 
 def _remove_ended(cluster: Cluster, claim: str) -> None:
@@ -149,7 +164,7 @@ def _remove_ended(cluster: Cluster, claim: str) -> None:
             cluster.delete(POD, pod["metadata"]["name"], grace_seconds=0)
 
 
-def _wait_until_it_runs(cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+def _wait_until_it_runs(cluster: Cluster, name: str, claim: str, say: Callable[[str], None]) -> None:
     begun = time.monotonic()
     not_pulled_since = 0.0
     said = ""
@@ -169,10 +184,21 @@ def _wait_until_it_runs(cluster: Cluster, name: str, say: Callable[[str], None])
             said = why
             say(f"waiting for the helper pod: {why}")
         if now - begun > START_SECONDS:
-            raise Unreachable(
-                f"the helper pod has not started in {START_SECONDS:.0f} s: {why or 'no reason given'}"
-            )
+            why = why or held_elsewhere(pod, claim, cluster.list(POD)) or "no reason given"
+            raise Unreachable(f"the helper pod has not started in {START_SECONDS:.0f} s: {why}")
         time.sleep(_POLL_SECONDS)
+
+
+def held_elsewhere(helper: Object, claim: str, pods: Sequence[Object]) -> str:
+    """In words, which other nodes than the helper pod's have the claim; empty if its own has it too; pure."""
+    node, name = helper["spec"].get("nodeName"), helper["metadata"]["name"]
+    others = nodes_of([pod for pod in holders_of(claim, pods) if pod["metadata"]["name"] != name])
+    if node is None or not others or node in others:
+        return ""
+    return (
+        f"it is on node {node}, and the claim {claim} is in use on {', '.join(others)}: a ReadWriteOnce "
+        "volume is on one node at a time; wait until the pods there have ended"
+    )
 
 
 def is_in_vain(reason: str, seconds: float) -> bool:

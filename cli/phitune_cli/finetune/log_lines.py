@@ -1,17 +1,20 @@
 """Lines of many logs as one: whose each is, in the order in which they were written. Pure."""
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from phitune_operator import names
 from phitune_operator.kinds import Object, labels_of
 from phitune_trainer.plain_text import inert
 
 PREPARE = "prepare"
+_WORKER: Final = re.compile(r"-worker-([0-9]+)$")
+"""Ends the names of the training-operator's pods; those of an indexed Job end in random characters."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,10 +49,18 @@ def source_of(pod: Object, processes_per_node: int) -> Source | None:
     attempt = labels.get(names.LABEL_ATTEMPT, "")
     if labels.get(names.LABEL_ROLE) != names.ROLE_TRAINER or not attempt.isdecimal():
         return None
+    node_rank = _node_rank(labels, pod["metadata"]["name"])
+    return None if node_rank is None else Source(int(attempt), node_rank * processes_per_node)
+
+
+def _node_rank(labels: Mapping[str, str], name: str) -> int | None:
     if names.is_rank_zero(labels):
-        return Source(int(attempt), 0)
-    index = pod["metadata"]["name"].rpartition("-")[2]
-    return Source(int(attempt), (int(index) + 1) * processes_per_node) if index.isdecimal() else None
+        return 0
+    index = labels.get(names.LABEL_INDEX, "")
+    if index.isdecimal():
+        return int(index)
+    worker = _WORKER.search(name)
+    return int(worker[1]) + 1 if worker else None
 
 
 def line_of(source: Source, raw: str) -> Line:

@@ -5,7 +5,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -14,11 +14,12 @@ from phitune_cli.finetune.agent import Agent, Request, connected
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.download import list_folder
 from phitune_cli.finetune.log_lines import Line, Source, line_of, merged, source_of
-from phitune_cli.finetune.options import add_helper_options, add_target_options, connect
+from phitune_cli.finetune.options import add_helper_options, add_job_argument, add_target_options, connect
+from phitune_cli.finetune.patience import patiently
 from phitune_cli.finetune.problems import ConnectionLost, NotAllowed, Problem, Unreachable, WrongInput
 from phitune_cli.finetune.status_screen import is_over
-from phitune_cli.finetune.transfer_line import note
 from phitune_cli.finetune.volumes import beside_volume_of, is_running, run_folder, running_pod
+from phitune_cli.saying import note
 from phitune_operator import names
 from phitune_operator.kinds import POD, Object
 from phitune_trainer.exit_codes import DONE
@@ -52,7 +53,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the job")
+    add_job_argument(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the job is over, or Ctrl-C")
     parser.add_argument("--tail", type=positive, metavar="N", help="of each pod, only the last N lines")
     parser.add_argument("--from-volume", action="store_true", help="read the logs on the volume instead")
@@ -73,30 +74,40 @@ def main(args: argparse.Namespace) -> int:
             _print_from_volume(agent, job, range(1, _attempt(job) + 1))
         return DONE
     pods = _pods(cluster, job)
-    gone = sorted(set(range(1, _attempt(job) + 1)) - {source.attempt for source in pods})
+    gone = gone_attempts(job, {source.attempt for source, _ in pods})
     if gone and args.tail is None:
         _print_gone(cluster, job, gone)
     if args.follow:
         _Follower(cluster, job, args.tail).run()
-    else:
-        _print_pods(cluster, pods, args.tail)
+    elif started := _started(pods):
+        _print_pods(cluster, started, args.tail)
+    elif pods or not gone:
+        note("no pod of the job has started yet; kubectl finetune status says why")
     return DONE
+
+
+def gone_attempts(job: Object, with_pods: Container[int]) -> list[int]:
+    """Attempts whose pods are gone; those of the newest may be yet to come, unless the job rests. Pure."""
+    newest, phase = _attempt(job), (job.get("status") or {}).get("phase")
+    ended = newest if is_over(job) or phase == "Suspended" else newest - 1
+    return [attempt for attempt in range(1, ended + 1) if attempt not in with_pods]
 
 
 def _attempt(job: Object) -> int:
     return int((job.get("status") or {}).get("attempt") or 0)
 
 
-def _pods(cluster: Cluster, job: Object) -> dict[Source, str]:
-    """The pods that have a log, by whose it is."""
+def _pods(cluster: Cluster, job: Object) -> list[tuple[Source, Object]]:
+    """The job's pods, each with whose log it has or will have."""
     processes = job["spec"].get("resources", {})
     per_node = int(processes.get("gpusPerNode", 1) or processes.get("processesPerNode") or 1)
-    pods = {}
-    for pod in cluster.list(POD, f"{names.LABEL_JOB_UID}={job['metadata']['uid']}"):
-        source = source_of(pod, per_node)
-        if source is not None and pod["status"].get("phase") in _STARTED:
-            pods[source] = pod["metadata"]["name"]
-    return pods
+    found = cluster.list(POD, f"{names.LABEL_JOB_UID}={job['metadata']['uid']}")
+    return [(source, pod) for pod in found if (source := source_of(pod, per_node)) is not None]
+
+
+def _started(pods: Iterable[tuple[Source, Object]]) -> dict[Source, str]:
+    """The names of those that have a log."""
+    return {source: pod["metadata"]["name"] for source, pod in pods if pod["status"].get("phase") in _STARTED}
 
 
 def _container(source: Source) -> str:
@@ -119,8 +130,6 @@ def _print_pods(cluster: Cluster, pods: Mapping[Source, str], tail: int | None) 
             raise problem
         for line in merged(logs):
             print(line.shown())
-    if not pods:
-        note("no pod of the job has started yet; kubectl finetune status says why")
 
 
 def _print_gone(cluster: Cluster, job: Object, gone: list[int]) -> None:
@@ -185,15 +194,17 @@ class _Follower:
         self._threads: dict[str, threading.Thread] = {}
         self._is_last = threading.Event()
         self._heard_at = time.monotonic()
+        self._said = set[str]()
+        """Problems, since the last line that was heard: of many pods many may be the same."""
 
     def run(self) -> None:
-        """Print until the job is over and all its logs are read."""
+        """Print until the job is over and all its logs are read; Unreachable if nothing answers for long."""
         while True:
-            # Asked before the pods: those of a job that is over will not become more.
-            if is_over(self._cluster.job(self._job["metadata"]["name"])) and not self._is_last.is_set():
+            is_last, pods = patiently(self._look, pause=self._print, say=self._say)
+            if is_last and not self._is_last.is_set():
                 self._heard_at = time.monotonic()
                 self._is_last.set()
-            for source, pod in sorted(_pods(self._cluster, self._job).items()):
+            for source, pod in sorted(pods.items()):
                 if pod not in self._threads:
                     thread = threading.Thread(target=self._read, args=(source, pod), daemon=True)
                     self._threads[pod] = thread
@@ -207,6 +218,16 @@ class _Follower:
                 note("the job is over, but not every log has come to its end")
                 return
 
+    def _look(self) -> tuple[bool, dict[Source, str]]:
+        """Whether the job is over, and its pods, asked afterwards: then they will not become more."""
+        is_last = is_over(self._cluster.job(self._job["metadata"]["name"]))
+        return is_last, _started(_pods(self._cluster, self._job))
+
+    def _say(self, problem: str) -> None:
+        if problem not in self._said:
+            self._said.add(problem)
+            note(problem)
+
     def _print(self) -> None:
         """Print what comes, until nothing has come for a while."""
         while True:
@@ -216,8 +237,9 @@ class _Follower:
                 return
             self._heard_at = time.monotonic()
             if isinstance(line, Problem):
-                note(str(line))
+                self._say(str(line))
             else:
+                self._said.clear()
                 print(line.shown(), flush=True)
 
     def _read(self, source: Source, pod: str) -> None:

@@ -8,9 +8,10 @@ import sys
 from typing import Final
 
 from phitune_cli.commands import Command, Front, run
+from phitune_cli.finetune.options import TARGET_OPTIONS
 from phitune_cli.finetune.problems import NO_PERMISSION, UNAVAILABLE, Problem
+from phitune_cli.saying import note
 from phitune_trainer.exit_codes import INTERRUPTED, USER_ERROR
-from phitune_trainer.plain_text import inert
 
 PROG: Final = "kubectl finetune"
 _HERE: Final = "phitune_cli.finetune"
@@ -67,10 +68,25 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # what was begun is tidied up
     try:
-        return run(FRONT, arguments)
+        return run(FRONT, command_first(sys.argv[1:] if arguments is None else arguments))
     except Problem as problem:
-        print(inert(f"{PROG}: {problem}"), file=sys.stderr)
+        note(f"{PROG}: {problem}")
         return problem.exit_code
+
+
+def command_first(arguments: list[str]) -> list[str]:
+    """`-n team-a status a` as `status -n team-a a`: kubectl takes these options before a command too."""
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        option, equals, _ = arguments[place].partition("=")
+        if option in TARGET_OPTIONS:
+            place += 1 if equals else 2
+        elif option.startswith("-n"):  # and the namespace in the same word
+            place += 1
+        else:
+            return arguments[place:]  # all that goes without a command: --help, --version
+    command, others = arguments[place : place + 1], arguments[place + 1 :]
+    return [*command, *arguments[:place], *others] if command else []
 
 
 if __name__ == "__main__":

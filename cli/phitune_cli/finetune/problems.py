@@ -1,7 +1,11 @@
 """What ends a command early, each with its exit code: those of sysexits.h where there is one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+from phitune_cli.file_problems import file_problem
 from phitune_trainer.errors import FAULT
 from phitune_trainer.exit_codes import USER_ERROR
 
@@ -41,3 +45,25 @@ class NoAnswer(Unreachable):
 
 class ConnectionLost(Unreachable):
     """A connection that worked does not work any more; what was done stays, and can be gone on with."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within this block, errors name the file, which those of reading and writing do not by themselves."""
+    try:
+        yield
+    except BrokenPipeError:  # of standard error, and no file's
+        raise
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def problem_of_file(error: OSError) -> Problem:
+    """How a file that is not given or taken ends a command; `error` as it is where no file is known."""
+    if error.filename is None:
+        raise error
+    found = file_problem(error)
+    if found is None:
+        return WrongInput(f"{error.filename}: {error.strerror}")
+    return Problem(found.message) if found.exit_code == FAULT else WrongInput(found.message)

@@ -9,11 +9,18 @@ from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import Agent
-from phitune_cli.finetune.options import add_helper_options, add_output_option, add_target_options, connect
-from phitune_cli.finetune.problems import WrongInput
-from phitune_cli.finetune.transfer_line import go_on_when_cut_off, note
+from phitune_cli.finetune.options import (
+    add_helper_options,
+    add_job_argument,
+    add_output_option,
+    add_target_options,
+    connect,
+)
+from phitune_cli.finetune.problems import naming, problem_of_file
+from phitune_cli.finetune.transfer_line import go_on_when_cut_off
 from phitune_cli.finetune.upload import PIECE
 from phitune_cli.finetune.volumes import beside_volume_of, run_folder
+from phitune_cli.saying import note
 from phitune_operator.kinds import Object
 from phitune_trainer.exit_codes import DONE
 from phitune_trainer.plain_text import inert
@@ -37,7 +44,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the job")
+    add_job_argument(parser)
     parser.add_argument(
         "--to", type=Path, metavar="FILE", help="where to write it (default: NAME-report.html)"
     )
@@ -63,9 +70,10 @@ def main(args: argparse.Namespace) -> int:
 
     page = go_on_when_cut_off(fetch)
     try:
-        out.write_bytes(page)
+        with naming(out):
+            out.write_bytes(page)
     except OSError as error:
-        raise WrongInput(f"cannot write {out}: {error.strerror}") from error
+        raise problem_of_file(error) from error
     print(json.dumps({"path": str(out), "bytes": len(page)}) if args.output == "json" else inert(str(out)))
     if not args.no_open and sys.stdout.isatty() and not webbrowser.open(out.resolve().as_uri()):
         note("no browser to open it in")

@@ -10,7 +10,8 @@ from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.connection import Cluster
-from phitune_cli.finetune.options import add_output_option, add_target_options, connect
+from phitune_cli.finetune.options import add_job_argument, add_output_option, add_target_options, connect
+from phitune_cli.finetune.patience import patiently
 from phitune_cli.finetune.status_screen import is_over, screen, table
 from phitune_operator.kinds import FINETUNEJOB
 from phitune_trainer.exit_codes import DONE
@@ -36,7 +37,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the job (default: all)")
+    add_job_argument(parser, default="all")
     parser.add_argument("--once", action="store_true", help="show it once, do not refresh")
     add_output_option(parser)
     add_target_options(parser)
@@ -50,12 +51,13 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return DONE
     refreshes = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not args.once
-    while True:
-        text, is_last = _look(cluster, args.name)
-        print(f"{_CLEAR_SCREEN}{text}" if refreshes else text, flush=True)
-        if not refreshes or is_last:
-            return DONE
+    text, is_last = _look(cluster, args.name)
+    while refreshes and not is_last:
+        print(f"{_CLEAR_SCREEN}{text}", flush=True)
         time.sleep(_SECONDS)
+        text, is_last = patiently(lambda: _look(cluster, args.name), pause=lambda: time.sleep(_SECONDS))
+    print(f"{_CLEAR_SCREEN}{text}" if refreshes else text, flush=True)
+    return DONE
 
 
 def _look(cluster: Cluster, name: str | None) -> tuple[str, bool]:

@@ -14,6 +14,8 @@ COLUMNS: Final = 80
 _LABEL: Final = 12
 _BAR: Final = 40
 _LAST_LINES: Final = 5
+_SHORTEST_NAME: Final = 16
+"""Characters of a job's name that a table shows, whatever else it has to show."""
 _OVER: Final = ("Succeeded", "Failed")
 
 
@@ -25,7 +27,7 @@ def is_over(job: Object) -> bool:
 def screen(job: Object, now: datetime) -> str:
     """Everything that a person asks for, in lines of at most 80 characters, without colours."""
     lines = [*_heading(job, now), "", *_progress(job, now), *_trouble(job), *_results(job)]
-    return "\n".join(_cut(inert(line)) for line in lines).rstrip()
+    return "\n".join(cut(inert(line)) for line in lines).rstrip()
 
 
 def table(jobs: Sequence[Object], now: datetime) -> str:
@@ -35,14 +37,25 @@ def table(jobs: Sequence[Object], now: datetime) -> str:
         shown: Mapping[str, Any] = _status(job).get("summary") or {}
         texts = [str(shown.get(name, "")) for name in ("progress", "eta", "loss", "score")]
         rows.append((job["metadata"]["name"], _phase(job), *texts, _age(job, now)))
-    return "\n".join(_cut(inert(line)) for line in in_columns(rows))
+    return "\n".join(cut(inert(line)) for line in in_columns(rows))
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows of text under each other, two blanks between."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Rows of text under each other, two blanks between; names, in the first column, as long as is room."""
+    others = [max(len(row[column]) for row in rows) for column in range(1, len(rows[0]))]
+    room = max(_SHORTEST_NAME, COLUMNS - sum(others) - 2 * len(others))
+    rows = [(_shortened(name, room), *rest) for name, *rest in rows]
+    widths = [max(len(name) for name, *_ in rows), *others]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _shortened(name: str, room: int) -> str:
+    """Names of a kind differ at their ends: both are kept."""
+    if len(name) <= room:
+        return name
+    end = (room - 3) // 2
+    return f"{name[: room - 3 - end]}...{name[-end:]}"
 
 
 def _heading(job: Object, now: datetime) -> Iterator[str]:
@@ -164,5 +177,6 @@ def _paragraph(text: str) -> list[str]:
     return textwrap.wrap(" ".join(inert(text).split()), COLUMNS, max_lines=8, placeholder=" ...")
 
 
-def _cut(line: str) -> str:
+def cut(line: str) -> str:
+    """What of a line the screen has room for."""
     return line if len(line) <= COLUMNS else f"{line[: COLUMNS - 3]}..."

@@ -4,17 +4,17 @@ import argparse
 import json
 from typing import Any, Final, get_args
 
-import yaml
-
 from phitune_cli.arguments import HelpFormatter, positive
 from phitune_cli.finetune.options import add_target_options, connect
 from phitune_cli.finetune.problems import WrongInput
+from phitune_cli.saying import say
+from phitune_cli.yaml_text import to_yaml
 from phitune_operator import names
 from phitune_operator.kinds import FINETUNEJOB, Object
 from phitune_operator.validate import InvalidJobError, read_job
 from phitune_trainer.config import Method, Task
 from phitune_trainer.exit_codes import DONE
-from phitune_trainer.plain_text import inert
+from phitune_trainer.yaml_reader import YamlError, read_document
 
 _EPILOG: Final = """\
 examples:
@@ -96,14 +96,14 @@ def main(args: argparse.Namespace) -> int:
         print(_text(made, args.output), end="")
         return DONE
     where = f"{args.name} -n {cluster.namespace}"
-    print(inert(f"FineTuneJob {args.name} is made in namespace {cluster.namespace}. What next:"))
+    say(f"FineTuneJob {args.name} is made in namespace {cluster.namespace}. What next:")
     for command, words in (
         (f"kubectl finetune status {where}", "how far it is"),
         (f"kubectl finetune logs {where} -f", "what it says"),
         (f"kubectl finetune report {where}", "curves and scores, while it runs too"),
         (f"kubectl finetune download {where} --to {args.name}-model", "the weights, at its end"),
     ):
-        print(inert(f"  {command}\n      {words}"))
+        say(f"  {command}\n      {words}")
     return DONE
 
 
@@ -158,9 +158,9 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals or not all(path.split(".")):
         raise argparse.ArgumentTypeError(f"must be FIELD=VALUE, such as training.numCrops=4, got {text!r}")
     try:
-        return path.removeprefix("spec."), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {value!r} is no YAML") from error
+        return path.removeprefix("spec."), read_document(value)
+    except YamlError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {value!r} is no YAML: {error}") from error
 
 
 def _count(text: str) -> int:
@@ -170,4 +170,4 @@ def _count(text: str) -> int:
 def _text(job: Object, output: str) -> str:
     if output == "json":
         return json.dumps(job, indent=2) + "\n"
-    return yaml.safe_dump(job, sort_keys=False)
+    return to_yaml(job)

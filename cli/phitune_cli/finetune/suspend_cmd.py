@@ -1,10 +1,10 @@
-"""`kubectl finetune suspend`: a job saves, stops, and keeps its place."""
+"""`kubectl finetune suspend`: a job saves and stops; `resume` goes on from there."""
 
 import argparse
 from typing import Final
 
 from phitune_cli.arguments import HelpFormatter
-from phitune_cli.finetune.options import add_target_options, connect
+from phitune_cli.finetune.options import add_job_argument, add_target_options, connect
 from phitune_operator.kinds import FINETUNEJOB
 from phitune_trainer.exit_codes import DONE
 
@@ -16,7 +16,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_switch(
         subparsers,
         "suspend",
-        "save and stop a job, keep its place",
+        "save and stop a job; `resume` goes on from there",
         "Let a job save and stop (spec.runPolicy.suspend); it gives its GPUs back.",
         _EXAMPLE,
     )
@@ -37,7 +37,7 @@ def add_switch(
         epilog=f"example:\n  {example}\n",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", help="name of the job")
+    add_job_argument(parser)
     add_target_options(parser)
 
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import connected
 from phitune_cli.finetune.connection import Cluster
-from phitune_cli.finetune.options import add_output_option, add_target_options, connect
-from phitune_cli.finetune.problems import Problem
-from phitune_cli.finetune.status_screen import in_columns
-from phitune_cli.finetune.transfer_line import note
+from phitune_cli.finetune.options import add_job_argument, add_output_option, add_target_options, connect
+from phitune_cli.finetune.problems import NotAllowed, Problem
+from phitune_cli.finetune.status_screen import cut, in_columns
 from phitune_cli.finetune.volumes import running_pod
+from phitune_cli.saying import note
 from phitune_operator import names
 from phitune_operator.kinds import FINETUNEJOB, Object
 from phitune_trainer.exit_codes import DONE
@@ -39,16 +39,28 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the job (default: all that run)")
+    add_job_argument(parser, default="all that run")
     add_output_option(parser)
     add_target_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Show them; 0, or 2 where there is no such job."""
+    """Show them; 0, 2 where there is no such job, or the code of what keeps every job from telling."""
     cluster = connect(args)
     jobs = [cluster.job(args.name)] if args.name else cluster.list(FINETUNEJOB)
-    heard = {job["metadata"]["name"]: told for job in jobs if (told := _ask(cluster, job)) is not None}
+    heard, last_problem = dict[str, dict[str, Any]](), None
+    for job in jobs:
+        name = job["metadata"]["name"]
+        try:
+            if (told := _ask(cluster, job)) is not None:
+                heard[name] = told
+        except NotAllowed:
+            raise
+        except Problem as problem:
+            note(f"{name}: {problem}")
+            last_problem = problem
+    if last_problem is not None and not heard:
+        return last_problem.exit_code
     if args.output == "json":
         print(json.dumps([{"job": name, **told} for name, told in heard.items()], indent=2))
     elif heard:
@@ -59,17 +71,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _ask(cluster: Cluster, job: Object) -> dict[str, Any] | None:
-    """What rank 0 says of itself; None where it does not run, or does not say."""
+    """What rank 0 says of itself; None where it does not run."""
     pod = running_pod(cluster, job)
     if pod is None or not names.is_rank_zero(pod["metadata"]["labels"]):
         return None
-    try:
-        with connected(cluster, pod["metadata"]["name"], names.TRAINER_CONTAINER) as agent:
-            told: dict[str, Any] = json.loads(agent.ask("progress", "").body)
-            return told
-    except Problem as problem:
-        note(f"{job['metadata']['name']}: {problem}")
-        return None
+    with connected(cluster, pod["metadata"]["name"], names.TRAINER_CONTAINER) as agent:
+        told: dict[str, Any] = json.loads(agent.ask("progress", "").body)
+        return told
 
 
 def table(heard: Mapping[str, Mapping[str, Any]]) -> str:
@@ -85,7 +93,7 @@ def table(heard: Mapping[str, Mapping[str, Any]]) -> str:
         )
         step = f"{told.get('step')}/{told.get('totalSteps')}"
         rows.append((name, str(told.get("state")), step, *numbers))
-    return "\n".join(inert(line) for line in in_columns(rows))
+    return "\n".join(cut(inert(line)) for line in in_columns(rows))
 
 
 def _number(told: Mapping[str, Any], field: str, pattern: str, unit: float = 1) -> str:

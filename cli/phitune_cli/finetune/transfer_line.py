@@ -9,8 +9,8 @@ from typing import Final, TypeVar
 from phitune_cli.finetune.problems import ConnectionLost, NoAnswer, Unreachable
 from phitune_cli.finetune.upload import Count
 from phitune_cli.progress_line import ProgressLine
+from phitune_cli.saying import note
 from phitune_trainer.durations import duration
-from phitune_trainer.plain_text import inert
 from phitune_trainer.transfer import size
 
 _SECONDS_BETWEEN_LINES: Final = 10.0
@@ -54,8 +54,3 @@ def go_on_when_cut_off(work: Callable[[], T], *, pause: Callable[[float], None] 
             note(f"{lost}; trying again")
             pause(2.0**number)
     return work()
-
-
-def note(line: str) -> None:
-    """Say something that is not the result: results alone go to standard output."""
-    print(inert(line), file=sys.stderr, flush=True)

@@ -3,12 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from phitune_cli.finetune.agent import Agent, Request
-from phitune_cli.finetune.problems import ConnectionLost, WrongInput
+from phitune_cli.finetune.problems import ConnectionLost, WrongInput, naming, problem_of_file
 from phitune_cli.finetune.volume_agent import PART
 
 PIECE: Final = 2**20
@@ -42,7 +42,7 @@ class Sent:
 def local_files(top: Path) -> list[LocalFile]:
     """Every file below a folder, or the file itself; WrongInput for names that no volume should have."""
     if top.is_file():
-        return [LocalFile(top, top.name, top.stat().st_size)]
+        return [LocalFile(top, _name(top, top.parent), top.stat().st_size)]
     if not top.is_dir():
         raise WrongInput(f"{top}: no such file or folder")
     found = []
@@ -65,7 +65,7 @@ def local_files(top: Path) -> list[LocalFile]:
 
 
 def _refuse(error: OSError) -> None:
-    raise WrongInput(f"cannot read {error.filename}: {error.strerror}") from error
+    raise problem_of_file(error) from error
 
 
 def _name(path: Path, top: Path) -> str:
@@ -83,7 +83,7 @@ def upload(agent: Agent, files: Sequence[LocalFile], folder: str, count: Count) 
     """Bring the files into a folder of the volume.
 
     It may be stopped anywhere, and called again with the same files: it ends with the same bytes.
-    ConnectionLost comes through; WrongInput where the volume refuses, or a file shrinks while it is read.
+    ConnectionLost comes through; WrongInput where the volume refuses, or a file's size changes meanwhile.
     """
     places = [f"{folder}/{file.name}" for file in files]
     looks = (
@@ -93,9 +93,9 @@ def upload(agent: Agent, files: Sequence[LocalFile], folder: str, count: Count) 
     missing: list[tuple[LocalFile, str, _Prefix]] = []
     for file, place, (found, _) in zip(files, places, agent.ask_all(looks), strict=True):
         length = found.get("whole", found.get("part", 0))
-        prefix = _Prefix.of(file, min(length, file.size))
+        prefix = _Prefix.of(file, min(length, file.size), agent.still)
         if not found or length > file.size or prefix.digest.hexdigest() != found["sha256"]:
-            prefix = _Prefix.of(file, 0)
+            prefix = _Prefix()
         count(prefix.length)
         if "whole" not in found or prefix.length < file.size:
             missing.append((file, place, prefix))
@@ -112,22 +112,30 @@ def upload(agent: Agent, files: Sequence[LocalFile], folder: str, count: Count) 
 class _Prefix:
     """The first bytes of a file; the digest grows as the rest is read."""
 
-    length: int
-    digest: "hashlib._Hash"
+    length: int = 0
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     @classmethod
-    def of(cls, file: LocalFile, length: int) -> "_Prefix":
-        digest = hashlib.sha256()
+    def of(cls, file: LocalFile, length: int, still: Callable[[], None]) -> "_Prefix":
+        prefix = cls(length)
         with file.path.open("rb") as source:
-            for piece in _pieces(source.read, length):
-                digest.update(piece)
-        return cls(length, digest)
+            for piece in _pieces(file, source, length):
+                prefix.digest.update(piece)
+                still()
+        return prefix
 
 
-def _pieces(read: Callable[[int], bytes], length: int) -> Iterator[bytes]:
-    while length > 0 and (piece := read(min(PIECE, length))):
+def _pieces(file: LocalFile, source: BinaryIO, length: int) -> Iterator[bytes]:
+    """So many bytes. WrongInput where the file does not have the size any more that it is sent with."""
+    while length > 0:
+        with naming(file.path):
+            piece = source.read(min(PIECE, length))
+        if not piece:
+            break
         yield piece
         length -= len(piece)
+    if os.fstat(source.fileno()).st_size != file.size:
+        raise WrongInput(f"{file.path}: its size changed while it was read; run the same command again")
 
 
 def _requests(missing: Sequence[tuple[LocalFile, str, _Prefix]], count: Count) -> Iterator[Request]:
@@ -137,11 +145,9 @@ def _requests(missing: Sequence[tuple[LocalFile, str, _Prefix]], count: Count) -
             source.seek(offset)
             if offset == file.size == 0:
                 yield Request({"do": "write", "path": place, "offset": 0})
-            for piece in _pieces(source.read, file.size - offset):
+            for piece in _pieces(file, source, file.size - offset):
                 yield Request({"do": "write", "path": place, "offset": offset}, piece)
                 prefix.digest.update(piece)
                 offset += len(piece)
                 count(len(piece))
-        if offset != file.size:
-            raise WrongInput(f"{file.path}: became shorter while it was read; run the same command again")
         yield Request({"do": "finish", "path": place, "sha256": prefix.digest.hexdigest()})

@@ -11,11 +11,18 @@ from phitune_cli.arguments import HelpFormatter
 from phitune_cli.finetune.agent import connected
 from phitune_cli.finetune.connection import Cluster
 from phitune_cli.finetune.helper_pod import CONTAINER, helper_pod
-from phitune_cli.finetune.options import add_helper_options, add_output_option, add_target_options, connect
-from phitune_cli.finetune.problems import WrongInput
-from phitune_cli.finetune.transfer_line import counting, go_on_when_cut_off, note
+from phitune_cli.finetune.options import (
+    add_helper_options,
+    add_output_option,
+    add_target_options,
+    connect,
+    object_name,
+)
+from phitune_cli.finetune.problems import WrongInput, problem_of_file
+from phitune_cli.finetune.transfer_line import counting, go_on_when_cut_off
 from phitune_cli.finetune.upload import LocalFile, Sent, local_files, upload
 from phitune_cli.finetune.volumes import trainer_image
+from phitune_cli.saying import note
 from phitune_operator.kinds import CLAIM
 from phitune_trainer.exit_codes import DONE, INTERRUPTED
 from phitune_trainer.plain_text import inert
@@ -48,7 +55,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or file to copy")
     parser.add_argument(
-        "--claim", required=True, metavar="NAME", help="PersistentVolumeClaim of the namespace"
+        "--claim",
+        type=object_name,
+        required=True,
+        metavar="NAME",
+        help="PersistentVolumeClaim of the namespace",
     )
     parser.add_argument(
         "--to",
@@ -93,7 +104,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         sent = go_on_when_cut_off(send)
     except OSError as error:
-        raise WrongInput(f"cannot read {error.filename}: {error.strerror}") from error
+        raise problem_of_file(error) from error
     except KeyboardInterrupt:
         note("stopped; what has arrived stays, and the same command goes on")
         return INTERRUPTED

@@ -2,7 +2,8 @@
 
 Sent as text to the Python of the trainer's image, which may be of another version: it imports the standard
 library alone. A request is a line of JSON, and so is its answer; either may be followed by as many bytes as
-it says under `size`. Requests are answered in order, so that many may be on their way.
+it says under `size`. Requests are answered in order, so that many may be on their way. `still` is no request
+or answer, but a sign of life while one of the two is busy.
 """
 
 import hashlib
@@ -19,8 +20,10 @@ from typing import Any, BinaryIO
 
 PART = ".phitune-part"
 """Ends the name of a file that is not complete yet."""
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 ALIVE = "/tmp/phitune-alive"  # noqa: S108 - the pod's own
-"""Touched at each answer; a helper pod ends when nobody has asked for a while."""
+"""Touched at each sign of life; a helper pod ends when nobody has asked for a while."""
 IDLE_SECONDS = 600
 """After which an agent that nobody asks ends."""
 _STILL_SECONDS = 5.0
@@ -54,10 +57,14 @@ class Agent:
             if len(body) < request.get("size", 0):
                 return
             self._end_after(0)
+            if "still" in request:
+                self._touch()
+                self._end_after(IDLE_SECONDS)
+                continue
             try:
                 answer, data = getattr(self, f"do_{request['do']}")(request, body)
             except (OSError, ValueError) as error:
-                answer, data = {"error": str(error)}, b""
+                answer, data = {"error": str(error), "errno": getattr(error, "errno", None)}, b""
             self._answer(answer, data)
             self._end_after(IDLE_SECONDS)
 
@@ -81,7 +88,7 @@ class Agent:
         path, length = self._path(request), request.get("length")
         if path.is_file() and length in (None, path.stat().st_size):
             return {"whole": path.stat().st_size, "sha256": self._digest(path)}, b""
-        part = _part_of(path)
+        part = part_of(path)
         if part.is_file():
             return {"part": part.stat().st_size, "sha256": self._digest(part)}, b""
         return {}, b""
@@ -90,7 +97,7 @@ class Agent:
         """Put bytes at a place of a file that is not complete yet; what was behind it is forgotten."""
         path = self._path(request)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(_part_of(path), os.O_WRONLY | os.O_CREAT, 0o664), "wb") as file:
+        with os.fdopen(os.open(part_of(path), os.O_WRONLY | os.O_CREAT, 0o664), "wb") as file:
             file.truncate(request["offset"])
             file.seek(request["offset"])
             file.write(body)
@@ -99,7 +106,7 @@ class Agent:
     def do_finish(self, request: Fields, _: bytes) -> tuple[Fields, bytes]:
         """Give a file its name if its bytes, read again, have the hash; else forget them. The hash found."""
         path = self._path(request)
-        part = _part_of(path)
+        part = part_of(path)
         found = self._digest(part)
         if found != request["sha256"]:
             part.unlink()
@@ -163,12 +170,19 @@ class Agent:
     def _answer(self, answer: Fields, data: bytes) -> None:
         self._sink.write(json.dumps(answer).encode() + b"\n" + data)
         self._sink.flush()
+        self._touch()
+
+    def _touch(self) -> None:
         if os.path.exists(ALIVE):
             os.utime(ALIVE)
 
 
-def _part_of(path: Path) -> Path:
-    return path.with_name(path.name + PART)
+def part_of(path: Path) -> Path:
+    """What a file is called that is not complete yet: a hash, where its own name leaves no room."""
+    name = path.name + PART
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(path.name)).hexdigest() + PART
+    return path.with_name(name)
 
 
 if __name__ == "__main__":

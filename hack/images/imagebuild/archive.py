@@ -99,7 +99,15 @@ def write(storage: Storage, image: str, layers: Layers, target: Path, *, referen
 def _write_tar(
     target: Path, reference: str, manifest: Mapping[str, Any], config: bytes, layers: Sequence[Layer]
 ) -> None:
-    packed = _json({**manifest, "mediaType": MANIFEST, "layers": [layer.descriptor for layer in layers]})
+    packed = _json(
+        {
+            **manifest,
+            "mediaType": MANIFEST,
+            "layers": [layer.descriptor for layer in layers],
+            # Of what the image stands on they have a digest that is this machine's storage's own.
+            "annotations": {},
+        }
+    )
     digest = hashlib.sha256(packed).hexdigest()
     # One name for each of those who read it: containerd, and tools that follow the specification.
     names = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference}

@@ -116,7 +116,7 @@ def _build(
     if not was_there:
         say(f"{name}: our code")
         command = ["build", "--quiet", "--isolation", "chroot", "--format", "oci", "--timestamp", "0"]
-        command += [*recipe.arguments, "--build-arg", f"REVISION={content}"]
+        command += [*recipe.arguments, "--build-arg", f"REVISION={recipe.revision}"]
         store.buildah(*command, "--file", recipe.dockerfile, "--tag", image, ROOT, doing=f"building {image}")
         if make().content != content:
             store.remove(image)

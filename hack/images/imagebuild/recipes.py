@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ class Recipe:
     arguments: tuple[str, ...]
     content: str
     """Key of all that goes into it."""
+    revision: str
+    """What its label and its list of contents call the sources."""
 
     @property
     def dockerfile(self) -> Path:
@@ -42,11 +45,13 @@ def local(store: Storage, name: str) -> Recipe:
     """The last stage of "operator" or "trainer" on packages of our own; makes those."""
     dependencies = deps.build(store, name)
     text = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+    content = keys.key(dependencies, text, keys.files_key(ROOT, keys.copied_paths(text, ROOT)))
     return Recipe(
         name=name,
         repository=name,
         arguments=("--build-context", f"deps=container-image://{dependencies}"),
-        content=keys.key(dependencies, text, keys.files_key(ROOT, keys.copied_paths(text, ROOT))),
+        content=content,
+        revision=content,  # the same sources are the same image, whatever commit they are of
     )
 
 
@@ -63,11 +68,22 @@ def release(name: str, base_image: str, jobs: int = 1) -> Recipe:
     arguments = ["--build-arg", f"BASE_IMAGE={base_image}"]
     if build:
         arguments += ["--build-arg", f"BUILD={build}"]
-    copied = keys.copied_paths(text, ROOT, all_stages=True)
+    content = keys.key(*arguments, text, keys.files_key(ROOT, keys.copied_paths(text, ROOT, all_stages=True)))
     return Recipe(
         name=name,
         repository=repository,
         tag_suffix=f"-{build}" if build else "",
         arguments=(*arguments, "--build-arg", f"JOBS={jobs}") if build == "flash" else tuple(arguments),
-        content=keys.key(*arguments, text, keys.files_key(ROOT, copied)),
+        content=content,
+        revision=_commit() or content,
     )
+
+
+def _commit() -> str | None:
+    """The commit of the checkout, with "-dirty" if files differ from it; None where git does not tell."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from harness.jobs import finetunejob, merged
-from phitune_cli.finetune.log_lines import Source, source_of
-from phitune_cli.finetune.log_lines import merged as merged_logs
 from phitune_cli.finetune.status_screen import is_over, screen, table
 from phitune_cli.finetune.top_cmd import table as top_table
 
@@ -129,8 +127,21 @@ def test_no_screen_is_wider_than_80_columns_or_acts_on_the_terminal(evil: str) -
     shown = [screen(bad, NOW), table([bad, job()], NOW), top_table({long: {"state": long, "step": long}})]
     for text in shown:
         assert evil not in text
-    for text in shown[:2]:
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_longest_names_leave_room_for_what_is_asked_of_the_jobs() -> None:
+    names = [f"receipts-of-the-whole-year-{year}-lora-r16" for year in (2025, 2026)]
+    assert {len(name) for name in names} == {40}
+    told = {"state": "training", "step": 160, "totalSteps": 400, "imagesPerSecond": 31.7}
+    told |= {"memoryBytes": 71 * 2**30, "tokensPerSecond": 12423.0, "mfu": 0.51, "dataWait": 0.031}
+    lines = top_table(dict.fromkeys(names, told)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.endswith("71.0 GiB  3.1%") for line in lines[1:])
+    lines = table([job(name, **TRAINING) for name in names], NOW).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[0] == "receipts-of-...25-lora-r16"
+    assert all(line.endswith("12m30s") for line in lines[1:])
 
 
 def test_all_jobs_are_in_a_table_the_newest_first() -> None:
@@ -155,44 +166,3 @@ def test_top_shows_a_dash_for_what_is_not_known() -> None:
     told |= {"tokensPerSecond": 1234.5, "mfu": None, "dataWait": 0.031}
     line = top_table({"receipts": told}).splitlines()[1]
     assert line.split() == ["receipts", "training", "5/9", "31.7", "1,234", "-", "1.0", "GiB", "3.1%"]
-
-
-def pod(name: str, **labels: str) -> dict[str, Any]:
-    prefixed = {f"phitune.dev/{key}": value for key, value in labels.items()}
-    return {"metadata": {"name": name, "labels": prefixed}}
-
-
-@pytest.mark.parametrize(
-    ("found", "source"),
-    [
-        pytest.param(pod("a-prepare-x", role="prepare"), "prepare", id="prepare"),
-        pytest.param(pod("a-2-master-0", role="trainer", attempt="2", rank="0"), "2/0", id="rank 0"),
-        pytest.param(
-            pod("a-2-worker-0", role="trainer", attempt="2"), "2/8", id="first rank of the second pod"
-        ),
-        pytest.param(pod("a-12-worker-9", role="trainer", attempt="12"), "12/80", id="of the eleventh"),
-        pytest.param(pod("a-init", role="trainer"), "None", id="no pod of an attempt"),
-    ],
-)
-def test_a_line_is_known_by_attempt_and_rank(found: dict[str, Any], source: str) -> None:
-    assert str(source_of(found, processes_per_node=8)) == source
-
-
-def test_logs_are_one_log_in_the_order_of_their_times_attempt_by_attempt() -> None:
-    logs = {
-        Source(2, 0): ["12:05 again"],
-        Source(1, 8): ["12:01 second", "12:01 third", "12:04 [rank 8] last"],
-        Source(0, 0): ["12:09 a clock that is late"],
-        Source(1, 0): ["12:00 first", "12:02 \x1b[2Jhidden", "11:00 a clock set back", ""],
-    }
-    assert [line.shown() for line in merged_logs(logs)] == [
-        "[prepare] a clock that is late",
-        "[1/0] first",
-        "[1/8] second",
-        "[1/8] third",
-        "[1/0] \\x1b[2Jhidden",
-        "[1/0] a clock set back",
-        "[1/0] ",
-        "[1/8] last",
-        "[2/0] again",
-    ]

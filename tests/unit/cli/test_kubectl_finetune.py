@@ -10,18 +10,15 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from harness.answering_cluster import api_server, kubeconfig
 from harness.cluster import REPOSITORY
 from phitune_cli.finetune.connection import Cluster, Target
-from phitune_cli.finetune.helper_pod import is_in_vain, manifest, nodes_with, why_it_waits
 from phitune_cli.finetune.main import COMMANDS, main
 from phitune_cli.finetune.problems import WrongInput
 from phitune_cli.finetune.upload_cmd import what_next
@@ -123,44 +120,6 @@ def test_a_setting_that_is_none_is_refused(setting: str, capsys: pytest.CaptureF
     assert "--set" in capsys.readouterr().err
 
 
-def kubeconfig(folder: Path, server: str) -> str:
-    file = folder / "kubeconfig"
-    config = {
-        "current-context": "a",
-        "clusters": [{"name": "a", "cluster": {"server": server}}],
-        "users": [{"name": "a", "user": {"token": "t"}}],
-        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a", "namespace": "team-a"}}],
-    }
-    file.write_text(yaml.safe_dump(config))
-    return str(file)
-
-
-@contextmanager
-def api_server(status: int, body: Any, others: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Gives the same answer to everything but `others`, by the ends of their paths."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            found = (answer for end, answer in (others or {}).items() if path.endswith(end))
-            chosen = next(found, (status, body))
-            code, answer = chosen(self.path) if callable(chosen) else chosen
-            is_log = isinstance(answer, str) and code == 200
-            text = answer.encode() if is_log else json.dumps(answer).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            """Not for people."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 def test_a_cluster_that_is_not_there_is_told_within_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,10 +147,27 @@ def test_a_cluster_that_says_nothing_is_not_waited_for_for_ever(
         pytest.param(401, {"reason": "Unauthorized"}, 77, "log in again", id="who are you?"),
         pytest.param(
             403,
-            {"reason": "Forbidden", "message": "x is forbidden: \x1b[2J"},
+            {
+                "reason": "Forbidden",
+                "message": 'x is forbidden: User "\x1b[2J" cannot list resource "x" in API group "y"',
+            },
             77,
             "lists the rights",
-            id="no",
+            id="not allowed",
+        ),
+        pytest.param(
+            403,
+            {"reason": "Forbidden", "message": 'x is forbidden: User "u" cannot get path "/y"'},
+            77,
+            "lists the rights",
+            id="not allowed, of no resource",
+        ),
+        pytest.param(
+            403,
+            {"reason": "Forbidden", "message": "x is forbidden: exceeded quota: gpus"},
+            2,
+            "kubectl finetune: x is forbidden: exceeded quota: gpus\n",
+            id="refused",
         ),
         pytest.param(404, {"reason": "NotFound", "message": "no \x1b[2J"}, 2, "no \\x1b[2J", id="not there"),
         pytest.param(404, "404 page not found", 2, "install the chart", id="no such kind"),
@@ -206,6 +182,107 @@ def test_what_a_cluster_answers_becomes_words_and_a_code(
     said = capsys.readouterr().err
     assert words in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ["-n", "team-b"],
+        ["-nteam-b"],
+        ["--namespace=team-b"],
+        ["--context", "a", "--namespace", "team-b"],
+    ],
+)
+def test_the_namespace_may_be_named_before_the_command_as_to_kubectl(
+    before: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api_server(404, {}, {"/namespaces/team-b/finetunejobs": (200, {"items": []})}) as address:
+        config = ["--kubeconfig", kubeconfig(tmp_path, address)]
+        assert main([*config, *before, "status", "--once"]) == 0
+    assert "no FineTuneJobs in namespace team-b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-n", "team-a", "--help"], "commands:"),
+        (["-o", "json", "status"], "options come after the command, as in kubectl finetune status -o json"),
+        (["-n", "team-a", "-o", "json", "status"], "as in kubectl finetune status -o json"),
+        (["-n", "team-a", "stats"], "no command 'stats': did you mean status?"),
+    ],
+)
+def test_other_options_before_the_command_are_told_their_place(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert words in "".join(capsys.readouterr())
+
+
+def test_a_namespace_without_a_command_is_answered_with_the_commands(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["-n", "team-a"]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "a?watch=1", "a b", "A", "-a", "a..b", "a" * 254, "\x1b[2J"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status", "{}"],
+        ["logs", "{}"],
+        ["top", "{}"],
+        ["report", "{}"],
+        ["download", "{}"],
+        ["suspend", "{}"],
+        ["resume", "{}"],
+        ["upload", ".", "--claim={}"],
+        ["status", "-n{}"],
+    ],
+)
+def test_what_is_no_name_never_becomes_part_of_a_request(
+    command: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(name) for word in command]
+    if words[-1] == "-n":
+        words.append("")
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--kubeconfig", "/none"])
+    assert ended.value.code == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_names_with_dots_and_digits_are_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "1.receipts-of.may", "--kubeconfig", "/none"]) == 2
+    assert "no cluster is chosen" in capsys.readouterr().err
+
+
+def test_a_screen_that_is_refreshed_waits_for_a_cluster_that_is_away(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phitune_cli.finetune.status_cmd._SECONDS", 0.01)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    ill = (500, {"message": "etcdserver: leader changed"})
+    jobs = [
+        {
+            "metadata": {"name": "a", "namespace": "b", "creationTimestamp": "2026-11-21T12:00:00Z"},
+            "spec": {"task": "jsonl", "method": "full"},
+            "status": {"phase": phase},
+        }
+        for phase in ("Running", "Succeeded")
+    ]
+    answers = iter([(200, jobs[0]), ill, ill, (200, jobs[1])])
+    with api_server(404, {}, {"/finetunejobs/a": lambda _: next(answers)}) as address:
+        assert main(["status", "a", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("Running") == 1
+    assert "Succeeded" in out
+    assert err.count("leader changed") == 1
+    assert "the cluster answers again" in err
 
 
 def test_a_job_with_a_hostile_status_does_not_act_on_the_terminal(
@@ -282,135 +359,3 @@ def test_no_label_of_others_decides_which_image_opens_the_claim(
         else:
             with pytest.raises(WrongInput, match="with --image"):
                 image_of_operator(cluster)
-
-
-LOGS: dict[str, tuple[int, Any]] = {
-    "/finetunejobs/receipts": (
-        200,
-        {"metadata": {"name": "receipts", "uid": "u"}, "spec": {}, "status": {"attempt": 1}},
-    ),
-    "/pods": (
-        200,
-        {
-            "items": [
-                {
-                    "metadata": {
-                        "name": f"receipts-1-{name}",
-                        "labels": {"phitune.dev/role": "trainer", "phitune.dev/attempt": "1", **labels},
-                    },
-                    "status": {"phase": "Running"},
-                }
-                for name, labels in (("master-0", {"phitune.dev/rank": "0"}), ("worker-0", {}))
-            ]
-        },
-    ),
-    "/pods/receipts-1-master-0/log": (200, "2026-11-21T12:00:00Z it diverges"),
-    "/pods/receipts-1-worker-0/log": (500, {"message": "dial tcp: i/o timeout"}),
-}
-
-
-def test_logs_of_a_lost_node_do_not_hide_those_of_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with api_server(404, {}, LOGS) as address:
-        assert main(["logs", "receipts", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
-    out, err = capsys.readouterr()
-    assert out == "[1/0] it diverges\n"
-    assert "[1/1] no log of pod receipts-1-worker-0: the API server says: dial tcp: i/o timeout" in err
-
-    lost = {**LOGS, "/pods/receipts-1-master-0/log": LOGS["/pods/receipts-1-worker-0/log"]}
-    with api_server(404, {}, lost) as address:
-        assert main(["logs", "receipts", "--kubeconfig", kubeconfig(tmp_path, address)]) == 69
-
-
-def test_a_log_whose_connection_ends_before_its_pod_is_gone_on_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("phitune_cli.finetune.logs_cmd._POLL_SECONDS", 0.05)
-    name, job = "receipts-1-master-0", LOGS["/finetunejobs/receipts"][1]
-    first, second = "2026-11-21T12:00:00.1Z first", "2026-11-21T12:00:00.2Z second"
-    asked: list[str] = []
-
-    def log(query: str) -> tuple[int, Any]:
-        asked.append(query)
-        return 200, first if len(asked) == 1 else f"{first}\n{second}"
-
-    def pod() -> dict[str, Any]:
-        return {**LOGS["/pods"][1]["items"][0], "status": {"phase": "Succeeded" if asked[1:] else "Running"}}
-
-    answers = {
-        "/finetunejobs/receipts": lambda _: (
-            200,
-            {**job, "status": {"attempt": 1, "phase": "Succeeded" if asked[1:] else "Running"}},
-        ),
-        "/pods": lambda _: (200, {"items": [pod()]}),
-        f"/pods/{name}/log": log,
-        f"/pods/{name}": lambda _: (200, pod()),
-    }
-    with api_server(404, {}, answers) as address:
-        assert main(["logs", "receipts", "-f", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
-    assert capsys.readouterr().out == "[1/0] first\n[1/0] second\n"
-    assert "sinceTime" not in asked[0]
-    assert "sinceTime=2026-11-21T12%3A00%3A00.1Z" in asked[1]
-
-
-def test_a_helper_pod_is_what_restricted_namespaces_admit() -> None:
-    pod = manifest("phitune-volume-a", "claim." + "x" * 80, "image:1", pull_secrets=["s"])
-    spec, (container,) = pod["spec"], pod["spec"]["containers"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is False
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert all(len(value) <= 63 for value in pod["metadata"]["labels"].values())
-
-
-def test_a_helper_pod_that_waits_says_for_what_and_one_that_waits_in_vain_ends() -> None:
-    pulled = {"image": "x:1", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such tag"}}}
-    assert why_it_waits({"containerStatuses": [pulled]}) == (
-        "ErrImagePull: no such tag (image x:1); --image names another",
-        "ErrImagePull",
-    )
-    placed = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nodes"}
-    assert why_it_waits({"conditions": [placed]}) == ("Unschedulable: no nodes", "Unschedulable")
-    assert why_it_waits({}) == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("reason", "seconds", "in_vain"),
-    [
-        pytest.param("ErrImagePull", 5, False, id="a registry that failed once is asked again"),
-        pytest.param("ImagePullBackOff", 70, True, id="one that fails for a minute is not waited for"),
-        pytest.param("InvalidImageName", 0, True, id="a name that is none"),
-        pytest.param("Unschedulable", 200, False, id="a node may become free"),
-    ],
-)
-def test_an_image_is_waited_for_as_long_as_it_may_come(reason: str, seconds: float, in_vain: bool) -> None:
-    assert is_in_vain(reason, seconds) is in_vain
-
-
-def test_a_helper_pod_goes_where_the_volume_is_in_use() -> None:
-    def having(claim: str, node: str | None, phase: str = "Running") -> dict[str, Any]:
-        volumes = [
-            {"name": "a", "emptyDir": {}},
-            {"name": "b", "persistentVolumeClaim": {"claimName": claim}},
-        ]
-        spec = {"volumes": volumes} | ({"nodeName": node} if node else {})
-        return {"spec": spec, "status": {"phase": phase}}
-
-    pods = [
-        having("receipts", "b"),
-        having("receipts", "a", "Pending"),
-        having("receipts", "b"),
-        having("receipts", "gone", "Succeeded"),
-        having("receipts", None, "Pending"),
-        having("other", "c"),
-    ]
-    assert nodes_with("receipts", pods) == ["a", "b"]
-    wishes = manifest("a", "receipts", "image:1", nodes=["a", "b"])["spec"]["affinity"]["nodeAffinity"]
-    (preferred,) = wishes.values()
-    assert [one["preference"]["matchFields"][0]["values"] for one in preferred] == [["a"], ["b"]]
-    assert "affinity" not in manifest("a", "receipts", "image:1")["spec"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from harness.cluster import REPOSITORY
+from harness.documents import job
 from phitune_cli.arguments import HelpFormatter
 from phitune_cli.main import COMMANDS, main
+from phitune_trainer.errors import Unavailable
 
 MAKERS = ("check", "digits", "ucf101")
 """Subcommands of `phitune data`."""
@@ -145,12 +148,100 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "export", "report"])
+HOSTILE = "a\x1b[2Jb"
+"""Part of a name that clears the terminal where it is shown as it is."""
+
+NAMING = [
+    ["run", "NAME"],
+    ["render", "NAME"],
+    ["estimate", "NAME"],
+    ["evaluate", "NAME"],
+    ["predict", "--model", "NAME", "--prompt", "What is it?"],
+    ["report", "NAME"],
+    ["export", "NAME", "--to", "out"],
+    ["init-model", "--size", "tiny", "--out", "file/NAME"],
+    ["init-model", "--size", "tiny", "--out", "full NAME"],
+    ["data", "check", "NAME"],
+    ["data", "check", "empty NAME"],
+    ["data", "digits", "--out", "file/NAME"],
+    ["data", "digits", "--out", "full NAME"],
+    ["data", "ucf101", "--out", "out", "--videos", "NAME"],
+]
+"""Every command with a name that it refuses: nothing is there, it is empty, or holds something else."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that a command is called in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / f"empty {HOSTILE}").touch()
+    (tmp_path / f"full {HOSTILE}").mkdir()
+    (tmp_path / f"full {HOSTILE}" / "thesis.txt").touch()
+    return tmp_path
+
+
+def test_every_command_that_takes_a_name_is_tried_with_a_hostile_one() -> None:
+    assert {words[0] for words in NAMING} == COMMANDS.keys() - {"completion"}
+    assert {words[1] for words in NAMING if words[0] == "data"} == set(MAKERS)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("words", NAMING, ids=" ".join)
 def test_a_name_that_would_move_the_cursor_is_spelled_out(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extra = ["--to", str(tmp_path / "out")] if command == "export" else []
-    assert main([command, str(tmp_path / "a\x1b[2Jb"), *extra]) == 2
+    assert main([word.replace("NAME", HOSTILE) for word in words]) == 2
+    said = "".join(capsys.readouterr())
+    assert "\x1b" not in said
+    assert "a\\x1b[2Jb" in said
+
+
+@pytest.mark.parametrize(
+    ("first", "again"), [(["init-model", "--size", "tiny", "--out"], True), (["data", "check"], False)]
+)
+def test_nor_does_the_name_of_what_is_there_or_is_made(
+    first: list[str], again: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turn = {"user": "How many?", "assistant": "two"}
+    (folder / f"{HOSTILE}.jsonl").write_text(json.dumps({"conversations": [turn]}))
+    command = [*first, HOSTILE if again else f"{HOSTILE}.jsonl"]
+    assert main(command) == 0
+    assert not again or main(command) == 0
     said = capsys.readouterr()
     assert "\x1b" not in said.out + said.err
+    assert said.out.count("a\\x1b[2Jb") == (3 if again else 1)
+
+
+@pytest.mark.parametrize("command", ["run", "render", "estimate"])
+def test_a_field_that_would_move_the_cursor_is_spelled_out(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = job({HOSTILE: f"\x9b2J{HOSTILE}"})
+    (folder / "job.json").write_text(json.dumps(manifest))
+    assert main([command, "job.json"]) == 2
+    said = capsys.readouterr()
+    assert not {"\x1b", "\x9b"} & set(said.out + said.err)
     assert "a\\x1b[2Jb" in said.err
+
+
+def test_a_word_too_many_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "run", HOSTILE])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: a\\x1b[2Jb" in said
+    assert "\x1b" not in said
+
+
+def test_words_of_a_hub_are_spelled_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise Unavailable(f"the hub says {HOSTILE}")
+
+    monkeypatch.setattr("phitune_cli.export_cmd.export", fail)
+    assert main(["export", "run", "--push-to", "me/digits"]) == 1
+    said = capsys.readouterr().err
+    assert "the hub says a\\x1b[2Jb; what has been stored there stays" in said
+    assert "\x1b" not in said

@@ -1,4 +1,4 @@
-"""`phitune init-model` and `phitune data digits`."""
+"""`phitune init-model`, `phitune data digits` and `phitune data ucf101`."""
 
 from pathlib import Path
 
@@ -74,3 +74,15 @@ def test_a_seed_that_is_none_is_refused(
         main([*MODEL, str(tmp_path / "out"), f"--seed={seed}"])
     assert exit_.value.code == 2
     assert "--seed" in capsys.readouterr().err
+
+
+def test_frames_that_are_stopped_at_can_be_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("phitune_trainer.data.ucf101.find_videos", lambda _: [])
+    monkeypatch.setattr("phitune_trainer.data.ucf101.convert", convert)
+    assert main(["data", "ucf101", "--videos", str(tmp_path), "--out", str(tmp_path / "out")]) == 75
+    assert capsys.readouterr().err == "stopped; run it again to go on\n"

@@ -74,7 +74,8 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         *_, plural, name = ["", *path.split("/")]
         if self.server.forbidden & {plural, name}:
-            self.answer(403, {"reason": "Forbidden", "message": f"{path} is forbidden"})
+            words = f'{plural} is forbidden: User "ann" cannot get resource "{plural}" in API group ""'
+            self.answer(403, {"reason": "Forbidden", "message": words})
         elif name in self.server.lists:
             self.answer(200, {"items": self.server.lists[name]})
         elif f"{plural}/{name}" in self.server.objects:

@@ -168,7 +168,6 @@ def test_a_command_that_does_not_exist_is_noticed(command: str, is_whole: bool) 
 
 RUN_BY = {
     "make demo": ("tests/e2e/test_demo.py", '"hack/demo"'),
-    "make test": ("hack/run_tests.py", "pytest"),
     "make cluster-down": ("tests/harness/provision.py", 'hack_cluster("down"'),
     "python3 hack/cluster env": ("tests/unit/cluster/test_cli.py", "export KUBECONFIG="),
     "phitune data": ("tests/e2e/test_kubectl_finetune.py", '"data digits", "data check"'),
@@ -176,17 +175,21 @@ RUN_BY = {
     "phitune predict": ("tests/e2e/test_kubectl_finetune.py", 'shown["predict"]'),
     "kubectl delete": ("tests/harness/lab.py", '"delete", "finetunejob"'),
     "helm uninstall": ("tests/integration/test_chart_installed.py", '"uninstall"'),
-    "python3 -m venv": ("hack/setup", "venv"),
-    "pip install .[trainer]": ("hack/setup", "--editable ."),
-    "phitune run": ("tests/unit/trainer/test_run_command.py", 'main(["run"'),
+    "python3 -m venv": ("tests/unit/docs/test_installed.py", '"-m", "venv"'),
+    "pip install .[trainer]": ("tests/unit/docs/test_installed.py", '"pip", "install"'),
+    "phitune run": ("tests/unit/docs/test_installed.py", 'phitune, "run"'),
 }
-"""What begins the README's commands, and the file in which it is run, with what stands there."""
+"""What begins the README's commands, and the file that runs them, or what they call, with what stands there.
+
+That is all that is looked for: what of a command is run, and what else is given to it, that file says.
+"""
+RUNS_THE_TESTS = "make test"
 
 
-def test_every_command_of_the_readme_is_run_somewhere() -> None:
+def test_it_is_known_where_every_command_of_the_readme_is_run() -> None:
     commands = [" ".join(words) for words in commands_in_blocks(page("README.md"))]
     beginnings = [next((one for one in RUN_BY if command.startswith(one)), command) for command in commands]
-    assert set(beginnings) == set(RUN_BY)
+    assert set(beginnings) == {*RUN_BY, RUNS_THE_TESTS}
     for file, text in RUN_BY.values():
         assert text in page(file), f"{file} has no {text}"
 
@@ -209,12 +212,13 @@ def test_the_quickstart_checks_its_job_without_a_cluster(
     assert "A100-80GB: fits" in said
 
 
-def test_files_that_the_guide_to_the_code_names_are_there() -> None:
-    named = re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", page("docs/how-it-works.md"))
+@pytest.mark.parametrize(("guide", "least"), [("docs/how-it-works.md", 30), ("docs/security.md", 10)])
+def test_files_that_a_guide_names_are_there(guide: str, least: int) -> None:
+    named = re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`", page(guide))
     there = [
         "/" + path.as_posix()
         for top in ("operator", "trainer", "cli", "tests")
         for path in (REPOSITORY / top).rglob("*.py")
     ]
-    assert len(named) >= 30
+    assert len(named) >= least
     assert [name for name in named if not any(path.endswith(f"/{name}") for path in there)] == []

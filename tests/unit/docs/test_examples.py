@@ -25,11 +25,21 @@ def spec_of(file: Path) -> Any:
     return yaml.safe_load(file.read_text(encoding="utf-8"))["spec"]
 
 
-def test_there_is_one_for_each_task_method_and_size_of_cluster() -> None:
+METHODS = {("full", False), ("full", True), ("lora", False), ("qlora", False)}
+"""And whether the vision part is frozen."""
+
+
+@pytest.mark.parametrize("task", ["docvqa", "nlvr2", "hatefulMemes", "ucf101"])
+def test_there_is_one_for_each_method_of_each_task_of_the_recipe(task: str) -> None:
     specs = [spec_of(file) for file in FILES]
-    assert {spec["task"] for spec in specs} == {"docvqa", "nlvr2", "hatefulMemes", "ucf101", "jsonl"}
-    methods = {(spec["method"], spec.get("freezeVision", False)) for spec in specs}
-    assert methods == {("full", False), ("full", True), ("lora", False), ("qlora", False)}
+    assert {
+        (spec["method"], spec.get("freezeVision", False)) for spec in specs if spec["task"] == task
+    } == METHODS
+
+
+def test_there_is_one_for_each_method_of_data_of_ones_own_and_each_size_of_cluster() -> None:
+    specs = [spec_of(file) for file in FILES]
+    assert {spec["method"] for spec in specs if spec["task"] == "jsonl"} == {"full", "lora", "qlora"}
     sizes = {(spec["resources"]["nodes"], spec["resources"]["gpusPerNode"]) for spec in specs}
     assert {(1, 0), (2, 0), (1, 1), (1, 2), (1, 4), (1, 8), (2, 8), (4, 8)} == sizes
 

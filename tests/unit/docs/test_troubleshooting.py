@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
 from harness.cluster import REPOSITORY
 from harness.messages import says, texts, texts_of_product
 from phitune_operator.remedies import REMEDIES
+from phitune_operator.status import duration_text
+from phitune_trainer.memory import GIB, gib
+from phitune_trainer.transfer import size
 
 PAGE = (REPOSITORY / "docs/troubleshooting.md").read_text(encoding="utf-8")
 MESSAGES = re.findall(r"^\| (`+) ?(.+?) ?\1 \|", PAGE, re.MULTILINE)
@@ -22,6 +26,29 @@ def test_a_message_of_the_page_is_one_that_the_product_prints(message: str) -> N
 def test_there_is_a_message_in_every_row() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| ") and "---" not in line]
     assert len(MESSAGES) == sum(not row.startswith("| message |") for row in rows) > 70
+
+
+GIVEN = "not done within activeDeadline (2h)"
+"""A message with a duration as the user wrote it."""
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def test_durations_are_written_as_the_operator_writes_them() -> None:
+    spoken = [message for _, message in MESSAGES if message != GIVEN]
+    found = [one for message in spoken for one in re.findall(r"(?<![\w.])(?:\d+[dhms])+\b", message)]
+    assert len(found) > 4
+    for written in found:
+        seconds = sum(int(number) * SECONDS[unit] for number, unit in re.findall(r"(\d+)([dhms])", written))
+        assert written == duration_text(timedelta(seconds=seconds))
+
+
+def test_sizes_are_written_as_the_product_writes_them() -> None:
+    spoken = " ".join(message for _, message in MESSAGES)
+    assert all(gib(float(number) * GIB) == number for number in re.findall(r"([\d.]+) GiB", spoken))
+    fetching = PAGE.partition("## Model or data are not fetched\n")[2].partition("\n## ")[0]
+    assert re.findall(r"needs (\S+ \w+) more .* and (\S+ \w+) are free", fetching) == [
+        (size(8_300_000_000), size(2_100_000_000))
+    ]
 
 
 def test_every_bad_end_of_a_gang_is_on_the_page() -> None:

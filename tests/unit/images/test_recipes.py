@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from imagebuild.cli import main
+from imagebuild.paths import ROOT
 from imagebuild.recipes import release, releases
 from phitune_operator.builds import BUILDS
 
@@ -38,6 +41,20 @@ def test_only_flash_attn_is_compiled_and_how_many_files_at_a_time_makes_no_other
         slow, fast = release(name, "base"), release(name, "base", jobs=8)
         assert slow.content == fast.content
         assert ("JOBS=8" in fast.arguments) == (name == "trainer-flash")
+
+
+def test_a_release_says_of_which_commit_it_is() -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    if head.returncode:
+        pytest.skip("these sources are no git checkout")
+    commit = head.stdout.strip()
+    assert {release(name, "base").revision for name in releases()} <= {commit, f"{commit}-dirty"}
+
+
+def test_sources_without_git_are_called_by_their_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    made = release("operator", "base")
+    assert made.revision == made.content
 
 
 def test_image_that_is_not_there_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:

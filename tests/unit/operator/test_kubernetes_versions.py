@@ -77,7 +77,9 @@ def written_by_the_way() -> list[Object]:
         await Leadership(kube, "phitune-system", "phitune", "me").acquire(lambda: None)
 
     asyncio.run(write())
-    helper = manifest("helper", "mine", "trainer:1", pull_secrets=["pull"], nodes=["node-1"])
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    beside = [{"spec": {"nodeName": "node-1", "tolerations": [toleration]}}]
+    helper = manifest("helper", "mine", "trainer:1", pull_secrets=["pull"], beside=beside)
     return [*listener.made, helper]
 
 
