@@ -38,7 +38,7 @@ def job_of(notes: str) -> str:
 
 def commands_of(notes: str) -> list[list[str]]:
     """The words of the other commands that they show, each on a line of its own."""
-    return [line.split() for line in notes.splitlines() if line.startswith("  ")]
+    return [line.split() for line in notes.splitlines() if line.startswith("  kubectl ")]
 
 
 def _chosen(settings: tuple[str, ...]) -> list[str]:

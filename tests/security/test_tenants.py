@@ -267,9 +267,13 @@ def texts(value: Any) -> str:
 
 
 def logs(lab: Lab, pods: list[Object]) -> str:
-    """What pods that have ended, and the operator, have logged, and its metrics."""
-    ended = [pod for pod in pods if pod["status"]["phase"] in ("Succeeded", "Failed")]
-    of_pods = [lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace) for pod in ended]
+    """What pods that have begun, and the operator, have logged, and its metrics."""
+    begun = [
+        pod
+        for pod in pods
+        if not any("waiting" in one["state"] for one in pod["status"]["containerStatuses"])
+    ]
+    of_pods = [lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace) for pod in begun]
     operator = ("-n", OPERATOR_NAMESPACE, f"deployment/{RELEASE}")
     metrics = lab.cluster.kubectl("exec", *operator, "--", "python3", "-c", METRICS)
     assert "phitune_operator_queue_depth" in metrics
