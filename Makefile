@@ -37,7 +37,7 @@ test-chaos: setup ## Break what can break on a local cluster, into build/chaos.j
 test-torch210: ## Run the trainer's unit tests on the packages of the image for V100 (in build/torch210, 7 GB)
 	@hack/test-torch210
 
-test-unit: setup ## Run the unit tests: nothing but Python, under two minutes
+test-unit: setup ## Run the unit tests: nothing but Python, in two minutes or so
 	@$(PYTHON) -m pytest -n auto -m "not slow" tests/unit
 
 bench-trainer: setup ## Measure the trainer, into build/bench-trainer.json (ONLY=row for one row)

@@ -99,7 +99,7 @@ def two_steps(config: TrainConfig, world: World) -> tuple[dict[str, bool], set[s
     return {name: name in had_gradient for name in engine.parameters}, moved
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("method", "freeze_vision", "vision", "parts"),
     [

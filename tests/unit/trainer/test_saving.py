@@ -57,7 +57,9 @@ def losses(config: TrainConfig, incarnation: int) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-@pytest.mark.parametrize("method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="lora")])
+@pytest.mark.parametrize(
+    "method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)]
+)
 def test_steps_taken_while_a_checkpoint_is_written_are_no_part_of_it(
     method: dict[str, Any], make_config: Any, in_ranks: Any
 ) -> None:
