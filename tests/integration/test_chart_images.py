@@ -53,6 +53,12 @@ def named(cluster: Cluster, *settings: str) -> set[str]:
             OF_ONES_OWN,
             id="all of one's own",
         ),
+        pytest.param(
+            ['image.repository="mine"', 'trainer.images={"flash":"f:1","plain":"p:1"}'],
+            "p:1",
+            {"flash": "f:1", "plain": "p:1"},
+            id="some, and no telling where the others are",
+        ),
     ],
 )
 def test_images_by_build_reach_the_operator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tarfile
 from collections.abc import Mapping
@@ -55,6 +56,7 @@ def image() -> Built:
 
 def test_two_builds_of_the_same_sources_do_not_differ_in_a_byte(image: Built, tmp_path: Path) -> None:
     again = build("of-a-test-2", empty_cache(tmp_path))
+    shutil.rmtree(tmp_path)
     assert not again.was_there
     assert again.digest == image.digest
 

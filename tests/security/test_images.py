@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
 import tarfile
@@ -61,7 +62,7 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     build(name)
     # Of the operator the packages are installed anew as well; those of the trainer would take minutes.
     cache = empty_cache(folder) if name == "operator" else {}
-    built = build(name, "--tag", "of-canaries", environment={**CANARIES, **cache})
+    built = build(name, "--tag", f"of-canaries-{secrets.token_hex(4)}", environment={**CANARIES, **cache})
     archive, sbom = Path(built["archive"]), Path(built["sbom"])
     try:
         with tarfile.open(archive) as files:

@@ -271,7 +271,8 @@ def logs(lab: Lab, pods: list[Object]) -> str:
     begun = [
         pod
         for pod in pods
-        if not any("waiting" in one["state"] for one in pod["status"]["containerStatuses"])
+        if (containers := pod["status"].get("containerStatuses"))
+        and not any("waiting" in one["state"] for one in containers)
     ]
     of_pods = [lab.cluster.kubectl("logs", pod["metadata"]["name"], "-n", lab.namespace) for pod in begun]
     operator = ("-n", OPERATOR_NAMESPACE, f"deployment/{RELEASE}")

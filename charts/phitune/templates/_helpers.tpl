@@ -70,7 +70,9 @@ beside the operator's and has its tag.
 {{- $found := dict -}}
 {{- if or (not .Values.trainer.image) $images.flash $images.plain $images.v100 -}}
 {{- range list "flash" "plain" "v100" -}}
+{{- if or (get $images .) $.Values.trainer.image (hasSuffix "operator" $.Values.image.repository) -}}
 {{- $_ := set $found . (include "phitune.imageOfBuild" (dict "root" $ "build" .)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $found -}}

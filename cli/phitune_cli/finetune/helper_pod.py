@@ -196,8 +196,8 @@ def held_elsewhere(helper: Object, claim: str, pods: Sequence[Object]) -> str:
     if node is None or not others or node in others:
         return ""
     return (
-        f"it is on node {node}, and the claim {claim} is in use on {', '.join(others)}: a ReadWriteOnce "
-        "volume is on one node at a time; wait until the pods there have ended"
+        f"it is on node {node}, and the claim {claim} is in use on {', '.join(others)}: if it is "
+        "ReadWriteOnce, it cannot be on both; then wait until the pods there have ended"
     )
 
 

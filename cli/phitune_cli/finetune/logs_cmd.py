@@ -22,11 +22,14 @@ from phitune_cli.finetune.volumes import beside_volume_of, is_running, run_folde
 from phitune_cli.saying import note
 from phitune_operator import names
 from phitune_operator.kinds import POD, Object
+from phitune_operator.status import condition_of, is_true
 from phitune_trainer.exit_codes import DONE
 
 _POLL_SECONDS: Final = 2.0
 _LAST_SECONDS: Final = 30.0
 """How long logs that do not end are waited for once the job is over."""
+_NO_ROOM: Final = "NoRoom"
+"""Reason of Running while the next attempt waits for nodes (`attempts.py`)."""
 _STARTED: Final = ("Running", "Succeeded", "Failed")
 _PIECE: Final = 2**22
 
@@ -75,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
         return DONE
     pods = _pods(cluster, job)
     gone = gone_attempts(job, {source.attempt for source, _ in pods})
-    if gone and args.tail is None:
+    if gone and (args.tail is None or not pods):
         _print_gone(cluster, job, gone)
     if args.follow:
         _Follower(cluster, job, args.tail).run()
@@ -87,9 +90,13 @@ def main(args: argparse.Namespace) -> int:
 
 
 def gone_attempts(job: Object, with_pods: Container[int]) -> list[int]:
-    """Attempts whose pods are gone; those of the newest may be yet to come, unless the job rests. Pure."""
-    newest, phase = _attempt(job), (job.get("status") or {}).get("phase")
-    ended = newest if is_over(job) or phase == "Suspended" else newest - 1
+    """Attempts whose pods are gone; those of the newest may be yet to come, unless it is over. Pure."""
+    newest, status = _attempt(job), job.get("status") or {}
+    waits_for_next = is_true(status, names.CONDITION_RESTARTING) or (
+        condition_of(status, names.CONDITION_RUNNING).get("reason") == _NO_ROOM
+    )
+    rests = is_over(job) or status.get("phase") == "Suspended"
+    ended = newest if rests or waits_for_next else newest - 1
     return [attempt for attempt in range(1, ended + 1) if attempt not in with_pods]
 
 

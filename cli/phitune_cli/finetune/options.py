@@ -21,6 +21,11 @@ def object_name(text: str) -> str:
     return text
 
 
+def namespace_name(text: str) -> str:
+    """The same, or nothing: that of the context, as for kubectl."""
+    return object_name(text) if text else text
+
+
 def add_job_argument(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """Add NAME; `default` says in words what is meant without it, else it must be given."""
     parser.add_argument(
@@ -37,7 +42,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which cluster (default: as kubectl)")
     group.add_argument(
         *("-n", "--namespace"),
-        type=object_name,
+        type=namespace_name,
         metavar="NAME",
         help="namespace (default: that of the context)",
     )

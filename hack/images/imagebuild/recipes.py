@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
@@ -80,10 +81,9 @@ def release(name: str, base_image: str, jobs: int = 1) -> Recipe:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout, with "-dirty" if files differ from it; None where git does not tell."""
+    """The commit of the checkout; None if files differ from it, or this is no checkout of ours."""
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(describe, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
         return None
-    return done.stdout.strip() or None
+    said = subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip()
+    return None if said.endswith("-dirty") else said or None

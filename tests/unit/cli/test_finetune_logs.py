@@ -66,14 +66,32 @@ def test_logs_are_one_log_in_the_order_of_their_times_attempt_by_attempt() -> No
     ]
 
 
-def receipts(attempt: int = 1, phase: str = "Running") -> dict[str, Any]:
-    """The job as the cluster has it."""
+def receipts(attempt: int = 1, phase: str = "Running", **reasons: str) -> dict[str, Any]:
+    """The job as the cluster has it; `reasons` of conditions, of which Running alone is not true."""
     metadata = {"name": "receipts", "uid": "u", "namespace": "team-a"}
     return {
         "metadata": metadata,
         "spec": {"storage": {}},
-        "status": {"attempt": attempt, "phase": phase},
+        "status": {
+            "attempt": attempt,
+            "phase": phase,
+            "conditions": [
+                {"type": kind, "status": "False" if kind == "Running" else "True", "reason": reason}
+                for kind, reason in reasons.items()
+            ],
+        },
     }
+
+
+@pytest.mark.parametrize(
+    ("phase", "reasons"),
+    [
+        pytest.param("Restarting", {"Restarting": "Fault"}, id="its end is judged, and a pause follows"),
+        pytest.param("Pending", {"Running": "NoRoom"}, id="it goes on once there is room"),
+    ],
+)
+def test_an_attempt_that_another_follows_is_over(phase: str, reasons: dict[str, str]) -> None:
+    assert gone_attempts(receipts(2, phase, **reasons), {1}) == [2]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +133,12 @@ def test_pods_that_wait_for_a_node_are_not_said_to_be_gone(
         assert err == "no pod of the job has started yet; kubectl finetune status says why\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--tail", "5"]], ids=["all", "the last lines"])
 def test_of_a_job_whose_pods_are_gone_it_is_said_where_the_logs_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with api_server(404, {}, answers(receipts(phase="Succeeded"))) as address:
-        assert main(["logs", "receipts", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
+        assert main(["logs", "receipts", *options, "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
     assert capsys.readouterr().err == (
         "attempt 1: the pods are gone; "
         "their logs are on the volume, --from-volume reads them with a helper pod\n"

@@ -144,7 +144,7 @@ class Elsewhere(Answering):
     [
         pytest.param(
             [having("receipts", "gpu-7")],
-            "it is on node cpu-1, and the claim receipts is in use on gpu-7: a ReadWriteOnce volume",
+            "it is on node cpu-1, and the claim receipts is in use on gpu-7: if it is ReadWriteOnce",
             id="the volume is on another node",
         ),
         pytest.param(
