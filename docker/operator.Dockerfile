@@ -8,7 +8,7 @@ FROM ${BASE_IMAGE} AS deps
 COPY requirements/operator.txt /requirements/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --no-compile --no-deps --require-hashes \
         -r /requirements/operator.txt \
-    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    && PYTHONHASHSEED=0 python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 FROM deps
@@ -35,7 +35,7 @@ COPY trainer/phitune_trainer/__init__.py \
 COPY trainer/phitune_trainer/memory /opt/phitune/phitune_trainer/memory
 COPY operator/phitune_operator /opt/phitune/phitune_operator
 COPY hack/images/imagebuild/sbom.py /usr/share/sbom/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune \
+RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune \
     && python3 /usr/share/sbom/sbom.py phitune/operator "${REVISION}" >/usr/share/sbom/phitune.cdx.json
 WORKDIR /tmp
 USER 65532:65532

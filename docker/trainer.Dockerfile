@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/var/cache/flash-attn,sharing=locked \
 FROM plain AS flash
 RUN --mount=type=bind,from=flash-attn,source=/,target=/built \
     python3 -m pip install --no-cache-dir --break-system-packages --no-compile --no-deps /built/*.whl \
-    && python3 -m compileall -q --invalidation-mode unchecked-hash \
+    && PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/flash_attn"
 
 FROM ${BUILD} AS deps
@@ -59,7 +59,7 @@ ENV HOME=/tmp \
 COPY LICENSE /opt/phitune/
 COPY trainer/phitune_trainer /opt/phitune/phitune_trainer
 COPY hack/images/imagebuild/sbom.py /usr/share/sbom/
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune \
+RUN PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/phitune \
     && python3 /usr/share/sbom/sbom.py phitune/trainer "${REVISION}" >/usr/share/sbom/phitune.cdx.json
 WORKDIR /tmp
 USER 65532:65532

@@ -19,6 +19,7 @@ UNUSED = (
     "usr/share/locale/*",
     "usr/share/man/*",
     "var/cache/apt/*",
+    "var/cache/ldconfig/*",
     "var/lib/apt/lists/*",
     "var/log/*",
 )

@@ -17,6 +17,8 @@ SITE_PACKAGES = f"usr/local/lib/python{base.PYTHON}/dist-packages"
 MACHINE = "x86_64"
 # Debian bookworm has glibc 2.36, so wheels may ask for that.
 PLATFORM = f"{MACHINE}-manylinux_2_36"
+SAME_EACH_TIME = ("env", "PYTHONHASHSEED=0")
+"""Before commands that build or compile: sets of texts are written in the order of their hashes."""
 
 
 def build(storage: Storage, image: str) -> str:
@@ -37,6 +39,7 @@ def build(storage: Storage, image: str) -> str:
                 shutil.copytree(site, draft.root / SITE_PACKAGES, symlinks=True, dirs_exist_ok=True)
                 # Unchecked bytecode holds whatever time stamps the files get on their way to a node.
                 compileall = [
+                    *SAME_EACH_TIME,
                     "python3",
                     "-m",
                     "compileall",
@@ -60,7 +63,8 @@ def lock_of(image: str) -> str:
 
 def install(lock: Path, build_lock: Path, site: Path) -> None:
     """Install a lock's packages into a folder, for the base image's Python, whichever Python runs this."""
-    command: list[str | Path] = [ROOT / "hack" / "uv", "pip", "install", "--quiet", "--target", site]
+    command: list[str | Path] = [*SAME_EACH_TIME, ROOT / "hack" / "uv", "pip", "install", "--quiet"]
+    command += ["--target", site]
     command += [
         "--no-deps",
         "--require-hashes",
