@@ -35,7 +35,7 @@ RECHECK = 10.0
 """Seconds between two looks at what no watch tells: a claim of the user's, nodes, why pods are not made."""
 BEREAVED_GRACE = 10
 """Seconds that pods get to end whose gang has lost a node: enough to bring a write to its end."""
-CREATING, STOPPING, NO_ROOM = "Creating", "Stopping", "NoRoom"
+CREATING, STOPPING = "Creating", "Stopping"
 ENDS = (names.CONDITION_RESTARTING, names.CONDITION_SUCCEEDED, names.CONDITION_FAILED)
 """Conditions of which one is true once the end of a gang is judged."""
 
@@ -149,7 +149,8 @@ def was_suspended(seen: Observed) -> bool:
 
 def waits_for_room(seen: Observed) -> bool:
     """Whether the next gang is not made because others hold what it needs."""
-    return seen.gang is None and condition_of(seen.status, names.CONDITION_RUNNING).get("reason") == NO_ROOM
+    reason = condition_of(seen.status, names.CONDITION_RUNNING).get("reason")
+    return seen.gang is None and reason == names.REASON_NO_ROOM
 
 
 def waits_whole(seen: Observed, gang: Object) -> bool:
@@ -268,8 +269,8 @@ def grow_for(seen: Observed, subject: Subject, draft: Draft) -> Subject:
 def wait_for_room(draft: Draft, why: str) -> None:
     """Say what others hold, and look again: nothing tells when they give it back."""
     leave_suspension(draft)
-    if draft.set_condition(names.CONDITION_RUNNING, False, NO_ROOM, why):
-        draft.announce(NO_ROOM, why)
+    if draft.set_condition(names.CONDITION_RUNNING, False, names.REASON_NO_ROOM, why):
+        draft.announce(names.REASON_NO_ROOM, why)
     if not is_true(draft.status, names.CONDITION_RESTARTING):
         draft.set("phase", "Pending")
     draft.look_again(RECHECK)

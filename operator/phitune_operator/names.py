@@ -76,6 +76,8 @@ CONDITION_RESTARTING: Final = "Restarting"
 CONDITION_SUSPENDED: Final = "Suspended"
 CONDITION_SUCCEEDED: Final = "Succeeded"
 CONDITION_FAILED: Final = "Failed"
+REASON_NO_ROOM: Final = "NoRoom"
+"""Of Running: the next attempt waits for nodes that others hold."""
 
 # Inside the pods.
 TRAINER_CONTAINER: Final = "pytorch"

@@ -28,8 +28,6 @@ from phitune_trainer.exit_codes import DONE
 _POLL_SECONDS: Final = 2.0
 _LAST_SECONDS: Final = 30.0
 """How long logs that do not end are waited for once the job is over."""
-_NO_ROOM: Final = "NoRoom"
-"""Reason of Running while the next attempt waits for nodes (`attempts.py`)."""
 _STARTED: Final = ("Running", "Succeeded", "Failed")
 _PIECE: Final = 2**22
 
@@ -93,7 +91,7 @@ def gone_attempts(job: Object, with_pods: Container[int]) -> list[int]:
     """Attempts whose pods are gone; those of the newest may be yet to come, unless it is over. Pure."""
     newest, status = _attempt(job), job.get("status") or {}
     waits_for_next = is_true(status, names.CONDITION_RESTARTING) or (
-        condition_of(status, names.CONDITION_RUNNING).get("reason") == _NO_ROOM
+        condition_of(status, names.CONDITION_RUNNING).get("reason") == names.REASON_NO_ROOM
     )
     rests = is_over(job) or status.get("phase") == "Suspended"
     ended = newest if rests or waits_for_next else newest - 1

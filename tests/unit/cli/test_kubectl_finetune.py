@@ -226,9 +226,10 @@ def test_a_namespace_without_a_command_is_answered_with_the_commands(
     assert "commands:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "name", ["", "a/b", "..", "a?watch=1", "a b", "A", "-a", "a..b", "a" * 254, "\x1b[2J"]
-)
+NO_NAMES = ("a/b", "..", "a?watch=1", "a b", "A", "-a", "a..b", "a" * 254, "\x1b[2J")
+
+
+@pytest.mark.parametrize("name", ["", *NO_NAMES])
 @pytest.mark.parametrize(
     "command",
     [
@@ -240,19 +241,22 @@ def test_a_namespace_without_a_command_is_answered_with_the_commands(
         ["suspend", "{}"],
         ["resume", "{}"],
         ["upload", ".", "--claim={}"],
-        ["status", "-n{}"],
     ],
 )
 def test_what_is_no_name_never_becomes_part_of_a_request(
     command: list[str], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [word.format(name) for word in command]
-    if words[-1] == "-n":
-        pytest.skip("no namespace is that of the context")
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--kubeconfig", "/none"])
+        main([*(word.format(name) for word in command), "--kubeconfig", "/none"])
     assert ended.value.code == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_namespace_does_not_either(name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["status", f"--namespace={name}", "--kubeconfig", "/none"])
+    assert ended.value.code == 2
 
 
 def test_an_empty_namespace_is_that_of_the_context(capsys: pytest.CaptureFixture[str]) -> None:

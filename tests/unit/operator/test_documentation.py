@@ -50,7 +50,7 @@ def reasons_written_out() -> Iterator[str]:
 
 def test_every_reason_has_a_row_and_no_row_is_of_another_time() -> None:
     named = {*refusals.REASONS, *remedies.REMEDIES, *TAKEN_BACK, NO_IMAGE, OPERATOR_ERROR}
-    named |= {attempts.CREATING, attempts.STOPPING, attempts.NO_ROOM, QUEUED, SHARED, DOUBTED, TRAINING}
+    named |= {attempts.CREATING, attempts.STOPPING, names.REASON_NO_ROOM, QUEUED, SHARED, DOUBTED, TRAINING}
     said = {reason for reason in reasons_written_out() if re.fullmatch(r"[A-Z][A-Za-z]+", reason)}
     assert len(said) > 25
     assert rows("Reasons") == said | named
