@@ -19,7 +19,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, cast
 
-import aiohttp
 import kopf
 
 from phitune_operator import handlers, health, logs, names
@@ -40,7 +39,7 @@ from phitune_operator.logs import LOGGER
 from phitune_operator.metrics import Metrics
 from phitune_operator.observe import Observer
 from phitune_operator.observed import HubAccess, NetworkAccess, Settings
-from phitune_operator.progress import ProgressPoller
+from phitune_operator.progress import ProgressPoller, open_session
 from phitune_operator.queue import WorkQueue, work
 from phitune_operator.reconcile import Reconciler
 from phitune_operator.resync import Resync
@@ -187,7 +186,7 @@ async def run(options: argparse.Namespace) -> None:
         stack.push_async_callback(server.cleanup)
         kube = await Kube.connect(metrics)
         stack.push_async_callback(kube.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(open_session())
         store, queue = Store(), WorkQueue()
         metrics.watch(store, queue)
         settings = Settings(

@@ -60,6 +60,15 @@ class UnansweredError(Exception):
     """A connection was made, and no whole answer came in time."""
 
 
+def open_session() -> aiohttp.ClientSession:
+    """Open a session that makes a connection for each question.
+
+    One that is kept costs rank 0 a thread and the operator a descriptor for each job, until one of them drops
+    it just when the other uses it; and it outlives the NetworkPolicy that would forbid it.
+    """
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+
+
 class ProgressPoller:
     """Polls /progress, no more often than told. Between polls, and without an answer, the last one stands."""
 

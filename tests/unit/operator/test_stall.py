@@ -19,7 +19,7 @@ from phitune_operator.observed import Delete
 from phitune_operator.plan import plan
 from phitune_operator.policies.gang_end import Verdict
 from phitune_operator.policies.stall import how_it_stalled
-from phitune_operator.progress import ProgressPoller
+from phitune_operator.progress import ProgressPoller, open_session
 from phitune_operator.reports import ProgressReport, read_progress
 
 KEY = Key("team", "digits")
@@ -86,9 +86,13 @@ class RankZero:
         self.words: dict[str, Any] | None = None
         self.hangs = False
         self.num_asked = 0
+        self.callers: set[tuple[str, int]] = set()
+        """Address and port of whoever asked."""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.num_asked += 1
+        assert request.transport is not None
+        self.callers.add(request.transport.get_extra_info("peername"))
         if self.hangs:
             await asyncio.sleep(0.5)
         if self.words is None:
@@ -145,7 +149,7 @@ def test_the_next_question_is_due_by_the_last_one_whatever_is_looked_at_between(
         rank_zero = RankZero()
         rank_zero.words = words()
         runner = await rank_zero.start()
-        async with aiohttp.ClientSession() as session:
+        async with open_session() as session:
             poller = ProgressPoller(session)
             assert poller.due_in(KEY, every=10) == 10, "nobody was asked"
             for _ in range(2):
@@ -154,6 +158,22 @@ def test_the_next_question_is_due_by_the_last_one_whatever_is_looked_at_between(
             assert rank_zero.num_asked == 1
             assert 9 < poller.due_in(KEY, every=10) <= 9.8
             assert poller.due_in(KEY, every=0.2) == 0.2, "there is nobody to be asked at once"
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_each_question_is_a_connection_of_its_own_so_that_a_new_network_policy_counts_at_once() -> None:
+    async def run() -> None:
+        rank_zero = RankZero()
+        rank_zero.words = words()
+        runner = await rank_zero.start()
+        async with open_session() as session:
+            poller = ProgressPoller(session)
+            for _ in range(3):
+                report, _ = await poller.poll(KEY, "a", HOST, at_most_every=0)
+                assert report is not None
+        assert (rank_zero.num_asked, len(rank_zero.callers)) == (3, 3)
         await runner.cleanup()
 
     asyncio.run(run())
@@ -168,7 +188,7 @@ def test_who_takes_connections_and_never_answers_does_not_keep_workers_waiting_a
         rank_zero = RankZero()
         rank_zero.hangs = True
         runner = await rank_zero.start()
-        async with aiohttp.ClientSession() as session:
+        async with open_session() as session:
             poller = ProgressPoller(session)
             for _ in range(5):
                 await poller.poll(KEY, "a", HOST, at_most_every=0)
@@ -181,7 +201,7 @@ def test_who_takes_connections_and_never_answers_does_not_keep_workers_waiting_a
 def test_silence_counts_for_who_can_be_reached_and_has_nothing_new_to_say() -> None:
     async def run() -> None:
         rank_zero = RankZero()
-        async with aiohttp.ClientSession() as session:
+        async with open_session() as session:
             poller = ProgressPoller(session)
 
             async def silence(uid: str = "a") -> float | None:
