@@ -198,14 +198,15 @@ def progress_floods(trial: Trial) -> Verdict:
 
 
 def _lied_to(trial: Trial, how: str) -> Verdict:
-    trial.begin()
+    num_steps = 5 * NUM_STEPS  # the next question comes ten seconds later, or more
+    trial.begin({"training": {"maxSteps": num_steps}})
     trial.until_running()
     with Liar(trial.master, how) as liar:
         verdict = trial.verdict()
     assert liar.num_asked > 0, "nobody asked it"
     if trial.status["attempt"] != 1:
         verdict = verdict.and_lost("work was thrown away for what an endpoint said")
-    if trial.status["progress"]["step"] != NUM_STEPS:
+    if trial.status["progress"]["step"] != num_steps:
         verdict = verdict.and_lost("a lie stands in status, and not the last words")
     return verdict
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.cluster import Object
 from harness.installed import no_installed_operator
-from harness.jobs import finetunejob, long_enough_to_disturb, merged
+from harness.jobs import NUM_STEPS, finetunejob, long_enough_to_disturb, merged
 from harness.lab import Lab, away_from, last_words, occupant
 
 pytestmark = pytest.mark.timeout(300)
@@ -206,7 +206,7 @@ def test_config_broken_by_hand_before_a_start_fails_the_job_at_once(lab: Lab) ->
     lab.wait_for_step("config", 1)
     lab.suspend("config", True)
     lab.wait_for_condition("config", "Suspended", "True")
-    break_config(lab, "config", "maxSteps: 60", "maxSteps: many")
+    break_config(lab, "config", f"maxSteps: {NUM_STEPS}", "maxSteps: many")
 
     lab.suspend("config", False)
     status = lab.wait_for_phase("config", "Failed", timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from harness.provision import hack_cluster
 
 pytestmark = pytest.mark.timeout(900)
 
-NODE, TAG, ANY_UID = "node-1", "of-a-bundle", 54321
+NODE, ANY_UID = "node-1", 54321
+TAG = f"of-a-bundle-{secrets.token_hex(4)}"
+"""Of this run: another one beside it has the same cache."""
 LOOKS = """
 import importlib, json, os, shutil, sys
 for name in sys.argv[1:]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.incarnations import incarnations
-from harness.jobs import finetunejob, long_enough_to_disturb, merged
+from harness.jobs import NUM_STEPS, finetunejob, long_enough_to_disturb, merged
 from harness.lab import Lab
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,14 +59,14 @@ def test_suspended_job_goes_on_where_it_stopped(lab: Lab) -> None:
 
     lab.suspend("paused", True)
     lab.wait_for_condition("paused", "Suspended", "True")
-    assert not running_pods(lab, "paused")
+    lab.wait("end of its pods", lambda: not running_pods(lab, "paused"), timeout=30)
     saved = lab.status("paused")["lastCheckpoint"]["step"]
     assert saved >= 3, "saved on the way out, though no checkpoint was due"
 
     lab.suspend("paused", False)
     status = lab.wait_for_phase("paused", "Succeeded")
     assert status.get("restartsCounted", 0) == 0
-    assert status["progress"]["step"] == 60
+    assert status["progress"]["step"] == NUM_STEPS
     before, after = incarnations(lab, "paused")
     assert before["last"] == saved
     assert after["start"]["from"] == {"incarnation": 1, "step": saved}

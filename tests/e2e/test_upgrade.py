@@ -16,7 +16,7 @@ from harness.provision import hack_cluster
 pytestmark = pytest.mark.timeout(600)
 BEFORE = "0.0.9"
 """No release is published yet: the test makes one, without some of what this one brings."""
-STEPS = 100
+STEPS = 200
 """Enough to train through an upgrade and a rollback."""
 COLUMN = """\
     - name: Image

@@ -28,7 +28,10 @@ def kubeconfig(folder: Path, server: str) -> str:
 
 @contextmanager
 def api_server(status: int, body: Any, others: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Gives the same answer to everything but `others`, by the ends of their paths: `/pods`, `POST /pods`."""
+    """Gives the same answer to everything but `others`, by the ends of their paths: `/pods`, `POST /pods`.
+
+    An answer that is an iterator is sent piece by piece, as it comes.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,12 +39,24 @@ def api_server(status: int, body: Any, others: Mapping[str, Any] | None = None) 
             found = (answer for what, answer in (others or {}).items() if self._is(what))
             chosen = next(found, (status, body))
             code, answer = chosen(self.path) if callable(chosen) else chosen
+            if isinstance(answer, Iterator):
+                self._send_pieces(code, answer)
+                return
             is_log = isinstance(answer, str) and code == 200
             text = answer.encode() if is_log else json.dumps(answer).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+
+        def _send_pieces(self, code: int, pieces: Iterator[str]) -> None:
+            self.protocol_version = "HTTP/1.1"
+            self.send_response(code)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for piece in map(str.encode, pieces):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
 
         def do_POST(self) -> None:
             self.do_GET()

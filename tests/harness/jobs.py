@@ -8,6 +8,8 @@ from typing import Any
 
 from harness.cluster import REPOSITORY, Object
 
+NUM_STEPS = 100
+"""Steps of a job that is long enough to disturb."""
 SMALL: Object = {
     "model": {"init": "tiny"},
     "task": "jsonl",
@@ -34,7 +36,10 @@ def finetunejob(name: str, spec: Mapping[str, Any] | None = None) -> Object:
 
 def long_enough_to_disturb(spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fields of a job that trains for a minute or so and saves every five steps."""
-    slow = {"training": {"maxSteps": 60, "globalBatchSize": 32}, "checkpoint": {"everySteps": 5, "keep": 2}}
+    slow = {
+        "training": {"maxSteps": NUM_STEPS, "globalBatchSize": 32},
+        "checkpoint": {"everySteps": 5, "keep": 2},
+    }
     return merged(slow, spec or {})
 
 

@@ -41,26 +41,19 @@ def kill_container(lab: Lab, pod: Object) -> None:
 def first_process(pod: Object) -> int:
     """Process 1 of a pod's container, by the pid that it has on this machine."""
     uid = pod["metadata"]["uid"]
-    (process,) = [pid for pid in _processes_of(uid) if _is_first(pid) and _command(pid) != "/pause"]
-    return process
-
-
-def _processes_of(pod_uid: str) -> list[int]:
     found = []
-    for path in Path("/proc").glob("[0-9]*/cgroup"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"pod{pod_uid}" in path.read_text():
-                found.append(int(path.parent.name))
+            if f"pod{uid}" in (process / "cgroup").read_text() and _is_first(process):
+                found.append(int(process.name))
         except OSError:  # It has ended since the folder was listed.
             continue
-    return found
+    (first,) = found
+    return first
 
 
-def _is_first(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (numbers,) = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")]
-    return numbers[-1] == "1"
-
-
-def _command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+def _is_first(process: Path) -> bool:
+    """Whether it is process 1 of a container other than that which holds the pod's namespaces."""
+    status = (process / "status").read_text().splitlines()
+    (numbers,) = [line.split()[1:] for line in status if line.startswith("NSpid:")]
+    return numbers[-1] == "1" and (process / "cmdline").read_bytes().split(b"\0")[0] != b"/pause"

@@ -7,10 +7,23 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.cluster import wait_for
+
 MARK = "PHITUNE_TEST_MARK"
 """Environment variable by which a test knows the processes that it has started, at whatever distance."""
 HALF_WRITTEN = ("images/packages-*", "images/archives/.new-*", "images/layers/.new-*", "cluster/bin/.*")
 """Parts of the cache that nothing but a running build has."""
+OF_OTHERS = 180.0
+"""Seconds that a test beside may need for what it builds."""
+
+
+def wait_until_gone(before: set[str], mark: str = "") -> None:
+    """Wait until there is nothing but what was `before`: what other tests make at the same time goes, too."""
+    wait_for(
+        lambda: traces(mark) <= before,
+        OF_OTHERS,
+        lambda: "left over:\n" + "\n".join(sorted(traces(mark) - before)),
+    )
 
 
 def traces(mark: str = "") -> set[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.cluster import OPERATOR_NAMESPACE, Cluster, wait_for
 from harness.installed import RELEASE
-from harness.ranks import free_port
+from harness.ports import free_port
 
 READY = 120.0
 """Seconds that a busy machine may take until an operator serves."""

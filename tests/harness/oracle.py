@@ -21,6 +21,8 @@ from phitune_operator.kinds import FINETUNEJOB, NODE, POD, PYTORCHJOB, labels_of
 ENDS = ("Succeeded", "Failed")
 ONE_EACH = ("PersistentVolumeClaim", "ConfigMap", "Job", "PyTorchJob")
 """Kinds of which a job has at most one object when it is done."""
+BEHIND = 2
+"""Steps that may be trained while a checkpoint is being written: it counts from when it is complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +95,10 @@ def training_lost(starts: Sequence[Mapping[str, Any]], save_interval: int) -> li
     complaints = [] if starts else ["no start of the run is on the volume"]
     for before, after in pairwise(starts):
         resumed = (after["start"].get("from") or {}).get("step", 0)
-        if before["last"] - resumed > save_interval:
+        if before["last"] - resumed > save_interval + BEHIND:
             complaints.append(
                 f"a start had done step {before['last']}, and the next went on from {resumed}; "
-                f"checkpoints are {save_interval} steps apart"
+                f"checkpoints are {save_interval} steps apart, and are written during {BEHIND} more at most"
             )
     return complaints
 

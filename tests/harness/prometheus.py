@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster import Cluster, Object, run, wait_for
+from harness.ports import free_port
 from harness.provision import hack_cluster
-from harness.ranks import free_port
 from localkube.build import default_cache, find_built
 
 Series = tuple[Mapping[str, str], float]

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from harness.ports import free_port
 from phitune_trainer import train
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.engine.world import World, join_world, leave_world
@@ -118,14 +118,6 @@ def training(config: TrainConfig, **variables: str) -> Iterator[Gang]:
         for process in gang.processes:
             process.kill()
             process.join()
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _begin(variables: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import sys
 import tarfile
@@ -17,9 +18,10 @@ from lock import pins
 from harness.cluster import REPOSITORY, run
 from harness.image_builds import empty_cache
 
-# Slow: one after the other, for both workers of a parallel run would build under the same tags. Another build
-# may be waited for, of the cluster's images on an empty cache.
+# Slow: each build takes many seconds, and may wait for another, of the cluster's images on an empty cache.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+RUN = secrets.token_hex(4)
+"""Another run beside this one has the same cache."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,11 @@ def build(tag: str, environment: Mapping[str, str] | None = None) -> Built:
 
 @pytest.fixture(scope="module")
 def image() -> Built:
-    return build("of-a-test-1")
+    return build(f"of-a-test-{RUN}-1")
 
 
 def test_two_builds_of_the_same_sources_do_not_differ_in_a_byte(image: Built, tmp_path: Path) -> None:
-    again = build("of-a-test-2", empty_cache(tmp_path))
+    again = build(f"of-a-test-{RUN}-2", empty_cache(tmp_path))
     shutil.rmtree(tmp_path)
     assert not again.was_there
     assert again.digest == image.digest

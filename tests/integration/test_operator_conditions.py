@@ -20,33 +20,34 @@ from harness.crd import installed_crd
 from harness.installed import no_installed_operator
 from harness.jobs import finetunejob
 from harness.lab import Lab
+from harness.ports import free_port
 
 NO_IMAGE = "localhost/phitune/no-such-trainer:1"
-HEALTH_PORT = 18471
 
 
 @pytest.fixture(scope="module")
-def labs(cluster: Cluster) -> Iterator[tuple[Lab, Lab]]:
-    """Two namespaces; in the second no pod is allowed."""
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "none"},
-        "spec": {"hard": {"pods": "0"}},
-    }
+def labs(cluster: Cluster) -> Iterator[tuple[Lab, Lab, Lab]]:
+    """Three namespaces; in the second no pod is allowed, in the third none without a limit on its CPUs."""
     with (
         cluster.temporary_namespace("operator") as free,
         cluster.temporary_namespace("operator-full") as full,
+        cluster.temporary_namespace("operator-strict") as strict,
     ):
-        cluster.apply(quota, namespace=full)
-        yield Lab(cluster, free, NO_IMAGE), Lab(cluster, full, NO_IMAGE)
+        cluster.apply(quota("pods", "0"), namespace=full)
+        cluster.apply(quota("limits.cpu", "64"), namespace=strict)
+        yield Lab(cluster, free, NO_IMAGE), Lab(cluster, full, NO_IMAGE), Lab(cluster, strict, NO_IMAGE)
+
+
+def quota(resource: str, hard: str) -> Object:
+    spec = {"hard": {resource: hard}}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota"}, "spec": spec}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def operator(
-    cluster: Cluster, labs: tuple[Lab, Lab], tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, labs: tuple[Lab, Lab, Lab], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The operator's process, serving both namespaces, and no other beside it."""
+    """The operator's process, serving the three namespaces, and no other beside it."""
     log = tmp_path_factory.mktemp("operator") / "log"
     with installed_crd(cluster), no_installed_operator(cluster):
         process = start(labs, log)
@@ -57,9 +58,9 @@ def operator(
     assert "traceback" not in lines, lines
 
 
-def start(labs: tuple[Lab, Lab], log: Path) -> subprocess.Popen[bytes]:
+def start(labs: tuple[Lab, Lab, Lab], log: Path) -> subprocess.Popen[bytes]:
     namespaces = [f"--namespace={lab.namespace}" for lab in labs]
-    options = ["--trainer-image", NO_IMAGE, "--health-port", str(HEALTH_PORT), *namespaces]
+    options = ["--trainer-image", NO_IMAGE, "--health-port", str(free_port()), *namespaces]
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "phitune_operator.main", *options],
@@ -69,7 +70,7 @@ def start(labs: tuple[Lab, Lab], log: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-def lab(labs: tuple[Lab, Lab]) -> Lab:
+def lab(labs: tuple[Lab, Lab, Lab]) -> Lab:
     return labs[0]
 
 
@@ -167,10 +168,18 @@ def test_object_of_a_childs_name_is_not_taken_over(lab: Lab) -> None:
     lab.wait("prepare Job", lambda: of_prepare()["spec"]["suspend"] is False, timeout=60)
 
 
-def test_quota_that_is_used_up_is_said(labs: tuple[Lab, Lab]) -> None:
+def test_quota_that_is_used_up_is_said(labs: tuple[Lab, Lab, Lab]) -> None:
     full = labs[1]
     full.apply(finetunejob("poor"))
     assert "exceeded quota" in accepted(full, "poor", "QuotaExceeded")
+
+
+def test_quota_that_counts_what_pods_do_not_set_is_said_with_what_sets_it(labs: tuple[Lab, Lab, Lab]) -> None:
+    strict = labs[2]
+    strict.apply(finetunejob("limitless"))
+    message = accepted(strict, "limitless", "QuotaExceeded")
+    assert "must specify limits.cpu" in message
+    assert "a LimitRange of the namespace" in message
 
 
 def test_suspended_job_has_no_pods_and_goes_on_when_resumed(lab: Lab) -> None:
@@ -199,7 +208,7 @@ def test_deleted_job_takes_all_but_its_volume_along_and_its_name_can_be_used_aga
 
 
 def test_operator_started_again_writes_nothing_where_nothing_changed(
-    lab: Lab, labs: tuple[Lab, Lab], operator: subprocess.Popen[bytes], tmp_path: Path
+    lab: Lab, labs: tuple[Lab, Lab, Lab], operator: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     lab.apply(finetunejob("still", {"queueName": "q"}))
     accepted(lab, "still", "QueueNotFound")

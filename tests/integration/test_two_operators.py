@@ -15,7 +15,7 @@ import pytest
 
 from harness.cluster import Cluster, wait_for
 from harness.crd import installed_crd
-from harness.ranks import free_port
+from harness.ports import free_port
 
 LEASE = "two-operators"
 

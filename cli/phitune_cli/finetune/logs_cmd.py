@@ -234,10 +234,11 @@ class _Follower:
             note(problem)
 
     def _print(self) -> None:
-        """Print what comes, until nothing has come for a while."""
-        while True:
+        """Print what comes, for a while: however much it is, a pod that starts has to be noticed."""
+        end = time.monotonic() + _POLL_SECONDS
+        while (left := end - time.monotonic()) > 0:
             try:
-                line = self._lines.get(timeout=_POLL_SECONDS)
+                line = self._lines.get(timeout=left)
             except queue.Empty:
                 return
             self._heard_at = time.monotonic()

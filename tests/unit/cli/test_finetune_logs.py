@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,33 @@ def test_a_log_whose_connection_ends_before_its_pod_is_gone_on_with(
     assert capsys.readouterr().out == "[1/0] first\n[1/0] second\n"
     assert "sinceTime" not in asked[0]
     assert "sinceTime=2026-11-21T12%3A00%3A00.1Z" in asked[1]
+
+
+def test_a_pod_that_starts_while_another_one_talks_without_a_pause_is_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phitune_cli.finetune.logs_cmd._POLL_SECONDS", 0.2)
+    master, worker = trainer("master-0", phase="Succeeded", rank="0"), trainer("worker-0", phase="Succeeded")
+    said = answers(receipts(), master, worker, receipts_1_worker_0="2026-11-21T12:00:00Z I am here")
+    num_said, looks = 0, list[int]()
+
+    def talk() -> Iterator[str]:
+        nonlocal num_said
+        while num_said < 1000 and not any(looks):
+            yield f"2026-11-21T12:00:00.{num_said:03}Z on and on\n"
+            num_said += 1
+            time.sleep(0.01)
+
+    def pods(_: str) -> Any:
+        looks.append(num_said)
+        return 200, {"items": [master, worker] if num_said else [master]}
+
+    said["/finetunejobs/receipts"] = lambda _: (200, receipts(phase="Succeeded" if num_said else "Running"))
+    said["/pods/receipts-1-master-0/log"] = lambda _: (200, talk())
+    with api_server(404, {}, {**said, "/pods": pods}) as address:
+        assert main(["logs", "receipts", "-f", "--kubeconfig", kubeconfig(tmp_path, address)]) == 0
+    assert num_said < 1000
+    assert "[1/1] I am here" in capsys.readouterr().out
 
 
 ILL = (500, {"message": "etcdserver: leader changed"})

@@ -200,7 +200,7 @@ def test_the_time_that_training_stands_still_for_its_samples_is_measured() -> No
 
     batches = BatchesAhead(Numbered(), InProcess(), plan, collate, range(1))
     with batches.running():
-        threading.Timer(0.2, gate.set).start()
+        threading.Timer(0.5, gate.set).start()
         assert batches.next().seconds_waited > 0.02
 
 

@@ -212,3 +212,11 @@ def test_table_has_every_fault_and_says_which_was_not_tried() -> None:
     assert text.splitlines()[2:] == ["| one | 2 | 0 | 0 | 0 | 0 | yes |", "| two | not yet run |"]
     page = "before\n<!-- chaos: begin -->\nold\n<!-- chaos: end -->\nafter\n"
     assert renewed(page, "new\n") == page.replace("old", "new")
+
+
+@pytest.mark.parametrize(("last", "is_lost"), [(12, False), (13, True)])
+def test_a_checkpoint_counts_once_it_is_complete(last: int, is_lost: bool) -> None:
+    history = History()
+    history.job("Succeeded", attempt=2, step=40)
+    history.starts = [start(last=last), start(last=40, resumed=5)]
+    assert bool(history.judged().lost) is is_lost

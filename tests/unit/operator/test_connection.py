@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from harness.ranks import free_port
+from harness.ports import free_port
 from phitune_operator.kinds import NODE, Object
 from phitune_operator.kube import Kube
 from phitune_operator.metrics import Metrics

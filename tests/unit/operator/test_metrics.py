@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from harness.ranks import free_port
+from harness.ports import free_port
 from phitune_operator.health import Health
 from phitune_operator.kinds import FINETUNEJOB, Key
 from phitune_operator.kube import ApiError, Kube

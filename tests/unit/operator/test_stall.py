@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -94,18 +96,22 @@ class RankZero:
         assert request.transport is not None
         self.callers.add(request.transport.get_extra_info("peername"))
         if self.hangs:
-            await asyncio.sleep(0.5)
+            await asyncio.Event().wait()
         if self.words is None:
             raise web.HTTPServiceUnavailable
         return web.json_response(self.words)
 
-    async def start(self) -> web.AppRunner:
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
         app = web.Application()
         app.router.add_get("/progress", self.answer)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
-        await web.TCPSite(runner, HOST, PROGRESS_PORT).start()
-        return runner
+        try:
+            await web.TCPSite(runner, HOST, PROGRESS_PORT).start()
+            yield
+        finally:
+            await runner.cleanup()
 
 
 def words(**changes: Any) -> dict[str, Any]:
@@ -148,8 +154,7 @@ def test_the_next_question_is_due_by_the_last_one_whatever_is_looked_at_between(
     async def run() -> None:
         rank_zero = RankZero()
         rank_zero.words = words()
-        runner = await rank_zero.start()
-        async with open_session() as session:
+        async with rank_zero.listening(), open_session() as session:
             poller = ProgressPoller(session)
             assert poller.due_in(KEY, every=10) == 10, "nobody was asked"
             for _ in range(2):
@@ -158,7 +163,6 @@ def test_the_next_question_is_due_by_the_last_one_whatever_is_looked_at_between(
             assert rank_zero.num_asked == 1
             assert 9 < poller.due_in(KEY, every=10) <= 9.8
             assert poller.due_in(KEY, every=0.2) == 0.2, "there is nobody to be asked at once"
-        await runner.cleanup()
 
     asyncio.run(run())
 
@@ -167,14 +171,12 @@ def test_each_question_is_a_connection_of_its_own_so_that_a_new_network_policy_c
     async def run() -> None:
         rank_zero = RankZero()
         rank_zero.words = words()
-        runner = await rank_zero.start()
-        async with open_session() as session:
+        async with rank_zero.listening(), open_session() as session:
             poller = ProgressPoller(session)
             for _ in range(3):
                 report, _ = await poller.poll(KEY, "a", HOST, at_most_every=0)
                 assert report is not None
         assert (rank_zero.num_asked, len(rank_zero.callers)) == (3, 3)
-        await runner.cleanup()
 
     asyncio.run(run())
 
@@ -182,18 +184,16 @@ def test_each_question_is_a_connection_of_its_own_so_that_a_new_network_policy_c
 def test_who_takes_connections_and_never_answers_does_not_keep_workers_waiting_at_each_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("phitune_operator.progress.TIMEOUT", 0.1)
+    monkeypatch.setattr("phitune_operator.progress.TIMEOUT", 1.0)
 
     async def run() -> None:
         rank_zero = RankZero()
         rank_zero.hangs = True
-        runner = await rank_zero.start()
-        async with open_session() as session:
+        async with rank_zero.listening(), open_session() as session:
             poller = ProgressPoller(session)
             for _ in range(5):
                 await poller.poll(KEY, "a", HOST, at_most_every=0)
             assert rank_zero.num_asked == 2, "it may have been busy once"
-        await runner.cleanup()
 
     asyncio.run(run())
 
@@ -210,23 +210,23 @@ def test_silence_counts_for_who_can_be_reached_and_has_nothing_new_to_say() -> N
                 return None if known is None else known.total_seconds()
 
             assert await silence() is None, "nobody listens there yet"
-            runner = await rank_zero.start()
-            rank_zero.words = words()
-            assert [await silence(), await silence()] == [None, None], "one old answer tells nothing"
-            first = await silence()
-            rank_zero.words = None
-            second = await silence()
-            assert first is not None
-            assert second is not None
-            assert 0.2 < first < second, "neither the same answer nor none is a sign of life"
-            rank_zero.words = words(updatedAt="2026-01-01T11:00:00Z")
-            assert await silence() is None, "a clock that was set back is still a sign of life"
-            assert [await silence(), (await silence() or 0) > 0] == [None, True]
-            assert await silence("b") is None, "another pod at the same address has just been met"
-            await runner.cleanup()
+            async with rank_zero.listening():
+                rank_zero.words = words()
+                assert [await silence(), await silence()] == [None, None], "one old answer tells nothing"
+                first = await silence()
+                rank_zero.words = None
+                second = await silence()
+                assert first is not None
+                assert second is not None
+                assert 0.2 < first < second, "neither the same answer nor none is a sign of life"
+                rank_zero.words = words(updatedAt="2026-01-01T11:00:00Z")
+                assert await silence() is None, "a clock that was set back is still a sign of life"
+                assert [await silence(), (await silence() or 0) > 0] == [None, True]
+                assert await silence("b") is None, "another pod at the same address has just been met"
             assert await silence("b") is None, "who cannot be reached may well work"
-            runner = await rank_zero.start()
-            assert [await silence("b"), await silence("b")] == [None, None], "nor does that time count later"
-            await runner.cleanup()
+            async with rank_zero.listening():
+                assert [await silence("b"), await silence("b")] == [None, None], (
+                    "nor does that time count later"
+                )
 
     asyncio.run(run())

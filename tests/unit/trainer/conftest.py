@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from harness.ranks import free_port, run_in_ranks
+from harness.ports import free_port
+from harness.ranks import run_in_ranks
 from harness.train_configs import train_config
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.engine.world import World

@@ -26,13 +26,14 @@ needs_process_1 = pytest.mark.skipif(
 
 
 def process(on_signal: str) -> list[str]:
-    """A process that says when it is ready, and does this when it is told to stop."""
+    """A process that says when it is ready, in a file of the folder too, and does this when told to stop."""
     code = f"""
-import signal, sys, time
+import os, pathlib, signal, sys, time
 def on_signal(*_):
     {on_signal}
 signal.signal(signal.SIGTERM, on_signal)
 print("ready", flush=True)
+pathlib.Path(sys.argv[1], "ready-" + os.environ["RANK"]).touch()
 time.sleep(60)
 """
     return [sys.executable, "-c", code]
@@ -69,10 +70,11 @@ def nothing(_: object) -> None:
     pass
 
 
-def send_when_ready(*numbers: signal.Signals) -> Callable[[str], None]:
-    """What to do with rank 0's lines: at its first one, send this process signals, a moment apart."""
+def send_when_ready(folder: Path, wait_until: Any, *numbers: signal.Signals) -> Callable[[str], None]:
+    """What to do with rank 0's lines: once both ranks are ready, send this process signals, one by one."""
 
     def send() -> None:
+        wait_until(lambda: len([*folder.glob("ready-*")]) == 2)
         for number in numbers:
             time.sleep(0.3)
             os.kill(os.getpid(), number)
@@ -90,9 +92,10 @@ def test_a_signal_between_two_starts_reaches_every_rank(tmp_path: Path) -> None:
     assert [(end.exit_code, end.reason) for end in ends.values()] == [(75, "Interrupted")] * 2
 
 
-def test_a_second_request_from_kubernetes_lets_the_ranks_save(tmp_path: Path) -> None:
-    with ranks_are(SAVES_FOR_A_SECOND, nothing):
-        ends = launched(tmp_path, grace=50, show=send_when_ready(signal.SIGTERM, signal.SIGTERM))
+def test_a_second_request_from_kubernetes_lets_the_ranks_save(tmp_path: Path, wait_until: Any) -> None:
+    show = send_when_ready(tmp_path, wait_until, signal.SIGTERM, signal.SIGTERM)
+    with ranks_are([*SAVES_FOR_A_SECOND, str(tmp_path)], nothing):
+        ends = launched(tmp_path, grace=50, show=show)
     assert [end.exit_code for end in ends.values()] == [75, 75]
 
 
@@ -106,10 +109,10 @@ def test_a_second_request_from_kubernetes_lets_the_ranks_save(tmp_path: Path) ->
     ],
 )
 def test_ranks_that_do_not_save_are_killed_by(
-    numbers: tuple[signal.Signals, ...], grace: float, why: str, tmp_path: Path
+    numbers: tuple[signal.Signals, ...], grace: float, why: str, tmp_path: Path, wait_until: Any
 ) -> None:
-    with ranks_are(NEVER_SAVES, nothing):
-        ends = launched(tmp_path, grace=grace, show=send_when_ready(*numbers))
+    with ranks_are([*NEVER_SAVES, str(tmp_path)], nothing):
+        ends = launched(tmp_path, grace=grace, show=send_when_ready(tmp_path, wait_until, *numbers))
     assert [(end.exit_code, end.reason) for end in ends.values()] == [(137, "Killed")] * 2
     assert ends[1].message.startswith(f"rank 1 was killed: {why}")
 

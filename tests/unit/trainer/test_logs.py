@@ -141,10 +141,10 @@ def test_what_happens_off_the_clock_is_in_no_steps_time(folder: IncarnationFolde
     log = narrator.steps = step_log(folder, Progress(attempt=1, total_steps=4))
     log.record(step(1))
     with narrator.off_the_clock():
-        time.sleep(0.3)
+        time.sleep(1.5)
     log.record(step(4))
     last = json.loads(folder.metrics.read_text().splitlines()[-1])
-    assert last["seconds"] < 0.3
+    assert last["seconds"] < 1.5
 
 
 @pytest.mark.parametrize(

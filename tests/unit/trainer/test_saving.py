@@ -195,7 +195,7 @@ def test_the_copy_of_the_state_is_in_no_steps_time(make_config: Any, in_ranks: A
         begin = Saver.begin
 
         def slow(self: Saver, *args: Any) -> None:
-            time.sleep(1)
+            time.sleep(5)
             begin(self, *args)
 
         Saver.begin = slow  # type: ignore[method-assign]
@@ -203,4 +203,4 @@ def test_the_copy_of_the_state_is_in_no_steps_time(make_config: Any, in_ranks: A
 
     in_ranks(1, copy_slowly)
     lines = RunLayout(config.run_dir).incarnation(1).metrics.read_text().splitlines()
-    assert max(json.loads(line)["seconds"] for line in lines[1:]) < 1
+    assert max(json.loads(line)["seconds"] for line in lines[1:]) < 5
