@@ -112,7 +112,9 @@ def restart_one_and_stop_it(lab: Lab, user: User) -> None:
     """What attempts say whose pods are gone: while a pod of the next one runs, and when none does."""
     lab.cluster.kubectl("delete", "pod", "long-1-worker-0", "-n", lab.namespace, "--wait=false")
     lab.wait_for_step("long", 1, attempt=2)
-    lab.wait("step of attempt 2 in its log", lambda: "[2/0] step " in user.finetune("logs", "long"))
+    lab.wait(
+        "step of attempt 2 in its log", lambda: "[2/0] step " in user.finetune("logs", "long"), timeout=240
+    )
     seen = user.finetune("logs", "long")
     assert "[1/0] step " in seen, "a pod of attempt 2 reads what attempt 1 has left on the volume"
 

@@ -88,6 +88,8 @@ class Lab:
         def reached() -> int | None:
             status = self.status(name)
             done = int(status.get("progress", {}).get("step", 0))
+            if attempt > 1 and self.condition(name, "Running").get("status") != "True":
+                return None  # what it says is of the attempt before
             return done if status.get("attempt", 0) >= attempt and done >= step else None
 
         return self.wait(f"step {step} of {name} in attempt {attempt}", reached, timeout=timeout)

@@ -6,6 +6,7 @@ with docker from the whole wheels, is not trimmed.
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,18 @@ def trim(site: Path) -> None:
             remove(path)
     if (site / "nvidia").is_dir():
         _shrink_gpu_libraries(site)
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        _forget_what_is_gone(record)
+
+
+def _forget_what_is_gone(record: Path) -> None:
+    """Leave out of a package's list of files what was removed.
+
+    Of a script it has the hash, which depends on where the Python of this checkout lies.
+    """
+    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+    there = [line for line in lines if (record.parents[1] / next(csv.reader([line]))[0]).exists()]
+    record.write_text("".join(there), encoding="utf-8")
 
 
 def _shrink_gpu_libraries(site: Path) -> None:
