@@ -8,7 +8,7 @@ FROM ${BASE_IMAGE} AS deps
 COPY requirements/operator.txt /requirements/
 RUN python3 -m pip install --no-cache-dir --break-system-packages --no-compile --no-deps --require-hashes \
         -r /requirements/operator.txt \
-    && PYTHONHASHSEED=0 python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+    && PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode unchecked-hash \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 FROM deps

@@ -45,6 +45,8 @@ class PodView:
     """Why the cluster took the pod away (a condition's reason), or empty."""
     bad_image: str
     """Image that cannot be pulled, or empty."""
+    bad_image_of: str
+    """The init container that wants it, none of which is ours; empty where our own container does."""
     bad_config: str
     """Why its container cannot be made, such as a secret that is not there, or empty."""
     unschedulable: str
@@ -98,6 +100,7 @@ def view(pod: Object) -> PodView:
     disrupted = conditions.get("DisruptionTarget", {})
     ready = conditions.get("Ready", {})
     attempt = labels.get(names.LABEL_ATTEMPT, "")
+    bad_image, bad_image_of = _bad_image(status)
     return PodView(
         name=name_of(pod),
         uid=uid_of(pod),
@@ -115,7 +118,8 @@ def view(pod: Object) -> PodView:
         cause=clean(str(status.get("reason") or ended.get("reason") or "")),
         message=clean(str(status.get("message") or _why_not_begun(status, ended))),
         disruption=str(disrupted.get("reason", "")) if disrupted.get("status") == "True" else "",
-        bad_image=_bad_image(status),
+        bad_image=bad_image,
+        bad_image_of=bad_image_of,
         bad_config=_bad_config(status),
         unschedulable=clean(str(scheduled.get("message", ""))) if is_refused else "",
         unschedulable_since=(
@@ -150,11 +154,14 @@ def _why_not_begun(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     return ""
 
 
-def _bad_image(status: Mapping[str, Any]) -> str:
+def _bad_image(status: Mapping[str, Any]) -> tuple[str, str]:
+    """The image that cannot be pulled, and the init container that wants it, where one does."""
+    inits = [container.get("name") for container in status.get("initContainerStatuses") or []]
     for container, waiting in _waiting(status):
         if waiting.get("reason") in IMAGE_TROUBLE:
-            return clean(str(container.get("image", "")))
-    return ""
+            name = str(container.get("name", ""))
+            return clean(str(container.get("image", ""))), clean(name) if name in inits else ""
+    return "", ""
 
 
 def _bad_config(status: Mapping[str, Any]) -> str:

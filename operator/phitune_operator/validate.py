@@ -84,11 +84,30 @@ def _known_fields() -> Schema:
     return structural(FineTuneJob.model_json_schema(by_alias=True))
 
 
+@cache
+def _places() -> Mapping[str, str]:
+    """Where each name of a field of spec stands, as people write it; of several places the highest."""
+    found: dict[str, str] = {}
+    level: list[tuple[str, Schema]] = [("spec", _known_fields()["properties"]["spec"])]
+    while level:
+        below = [
+            (f"{path}[].{name}" if "items" in schema else f"{path}.{name}", name, field)
+            for path, schema in level
+            for name, field in schema.get("items", schema).get("properties", {}).items()
+        ]
+        for path, name, _ in below:
+            found.setdefault(name, path)
+        level = [(path, field) for path, _, field in below]
+    return found
+
+
 def _did_you_mean(loc: Sequence[int | str]) -> str:
     schema = _known_fields()
     *parents, name = loc
     for parent in parents:
         schema = schema["items"] if isinstance(parent, int) else schema.get("properties", {}).get(parent, {})
+    if place := _places().get(str(name)):
+        return f"; did you mean {place}?"
     close = difflib.get_close_matches(str(name), schema.get("properties", {}), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -42,6 +42,12 @@ ALONE: list[Refused] = [
     # kinds of value
     Refused("unknown field", job({**LORA, "lora": {"rnak": 8}}), "spec.lora.rnak", "did you mean rank?"),
     Refused("unknown group", job({"trainig": {}}), "spec.trainig", "did you mean training?"),
+    Refused(
+        "known at another depth",
+        job({"learningRate": 1e-4}),
+        "spec.learningRate",
+        "did you mean spec.training.learningRate?",
+    ),
     Refused("unknown without a hint", job({"zzz": 1}), "spec.zzz", "unknown field"),
     Refused("wrong task", job({"task": "docqva"}), "spec.task", "docvqa, nlvr2, hatefulMemes, ucf101, jsonl"),
     Refused("wrong method", job({"method": "LoRA"}), "spec.method", "full, lora, qlora"),

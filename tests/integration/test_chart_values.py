@@ -57,6 +57,7 @@ def test_every_value_has_a_comment_and_a_schema() -> None:
         pytest.param('image.pullPolicy="Sometimes"', "pullPolicy", id="not one of the choices"),
         pytest.param('image.digest="abc"', "digest", id="not a digest"),
         pytest.param('namespaces=["Not_A_Name"]', "namespaces", id="not a namespace's name"),
+        pytest.param('fullnameOverride="Foo_Bar"', "fullnameOverride", id="not an object's name"),
     ],
 )
 def test_wrong_value_is_refused_by_name(cluster: Cluster, setting: str, named: str) -> None:

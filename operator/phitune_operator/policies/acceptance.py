@@ -8,6 +8,7 @@ from phitune_operator.blocked import BlockedError
 from phitune_operator.draft import Draft
 from phitune_operator.kinds import Object
 from phitune_operator.observed import Observed, Plan
+from phitune_operator.pods import PodView
 from phitune_operator.policies.image_pull import NO_IMAGE
 from phitune_operator.status import is_true
 
@@ -17,19 +18,12 @@ OPERATOR_ERROR: Final = "OperatorError"
 def accept(seen: Observed, draft: Draft, message: str) -> None:
     """Say that the job is accepted, unless something keeps it back or newer rules would refuse it."""
     stage = seen.gang_pods if seen.gang is not None else seen.prepare_pods
-    image = next((pod.bad_image for pod in stage if pod.bad_image), "")
+    starved = next((pod for pod in stage if pod.bad_image), None)
     config = next((pod.bad_config for pod in stage if pod.bad_config), "")
     if seen.refusal is not None:
         refuse(draft, BlockedError(seen.refusal.reason, seen.refusal.message))
-    elif image:
-        refuse(
-            draft,
-            BlockedError(
-                NO_IMAGE,
-                f"image {image} cannot be pulled; check its name and tag, and that spec.imagePullSecrets "
-                "names a secret for its registry. It is tried again; spec.image may be changed",
-            ),
-        )
+    elif starved is not None:
+        refuse(draft, BlockedError(NO_IMAGE, _about_image(starved)))
     elif config:
         refuse(draft, BlockedError("NoSecret", f"{config}; {_how_to_make_secret(seen)}"))
     elif _still_refused(draft, has_pods=bool(stage)):
@@ -39,6 +33,19 @@ def accept(seen: Observed, draft: Draft, message: str) -> None:
         refuse(draft, BlockedError("InvalidSpec", f"{goes_on}: {'; '.join(seen.problems)}"))
     else:
         draft.set_condition(names.CONDITION_ACCEPTED, True, "Accepted", message)
+
+
+def _about_image(pod: PodView) -> str:
+    if pod.bad_image_of:
+        return (
+            f"image {pod.bad_image} of the init container {pod.bad_image_of} cannot be pulled, which the job "
+            "does not choose: that of init-pytorch is the training-operator's argument "
+            "--pytorch-init-container-image. It is tried again"
+        )
+    return (
+        f"image {pod.bad_image} cannot be pulled; check its name and tag, and that spec.imagePullSecrets "
+        "names a secret for its registry. It is tried again; spec.image may be changed"
+    )
 
 
 def own_error(job: Object, error: Exception, *, now: datetime) -> Plan:
