@@ -3,8 +3,8 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Iterator
-from typing import Final, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NoReturn
 
 from phitune_trainer.plain_text import inert
 
@@ -25,7 +25,19 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Words that it refuses do nothing to a terminal: shell patterns bring names of others' files."""
+    """Words that it refuses do nothing to a terminal: shell patterns bring names of others' files.
+
+    What a subcommand does not know is refused with the usage of the subcommand.
+    """
+
+    def parse_known_args(  # type: ignore[override]  # the stubs have overloads by the kind of namespace
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Know all: a parser calls this of its subparsers, and would refuse the rest by its own usage."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         """Say it with the usage, and exit with 2."""

@@ -43,7 +43,7 @@ example:
 
 exit codes:
   0 nothing is wrong, 2 there are problems
-  (samples that are too long are none: training leaves them out)
+  (samples that are too long are none, unless all are: training leaves them out)
 """
 
 
@@ -114,9 +114,10 @@ def main(args: argparse.Namespace) -> int:
         for line in describe(report, args.max_length, is_exact=counter.is_exact):
             say(line)
         say(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
-    if num_lines == 0:
-        note(f"phitune data check: {args.file}: has no samples")
-    return USER_ERROR if report.num_problems or num_lines == 0 else DONE
+    nothing = None if report.num_problems else report.nothing_left(args.max_length)
+    if nothing is not None:
+        note(f"phitune data check: {nothing}")
+    return USER_ERROR if report.num_problems or nothing else DONE
 
 
 def describe(report: "DataReport", max_length: int, *, is_exact: bool) -> Iterator[str]:
@@ -147,7 +148,7 @@ def describe(report: "DataReport", max_length: int, *, is_exact: bool) -> Iterat
         yield from (f"  {problem}" for problem in report.problems[:_MOST_SHOWN])
         if report.num_problems > _MOST_SHOWN:
             yield f"  and {report.num_problems - _MOST_SHOWN:,} more"
-    else:
+    elif report.nothing_left(max_length) is None:
         yield "no problems"
 
 

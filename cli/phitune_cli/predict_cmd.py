@@ -41,8 +41,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FOLDER",
         help="a base model, export/merged or export/adapter of a run, or one of its checkpoints",
     )
-    parser.add_argument(
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument(
         "--adapter", type=Path, metavar="FOLDER", help="an adapter in PEFT's layout, to put on --model"
+    )
+    beside.add_argument(
+        "--base",
+        type=Path,
+        metavar="FOLDER",
+        help="base model of --model, where that is an adapter outside a run, or a checkpoint",
     )
     parser.add_argument(
         "--image",
@@ -85,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
         for path in args.image:
             if not path.is_file():
                 raise UserError(f"--image {path}: {'is not a file' if path.exists() else 'no such file'}")
-        folder, base = args.model, None
+        folder, base = args.model, args.base
         if args.adapter is not None:
             if (kind := kind_of(args.adapter)) != "adapter":
                 raise UserError(f"--adapter {args.adapter}: is a {kind}; name it with --model alone")

@@ -15,11 +15,15 @@ from phitune_cli.yaml_text import to_documents
 from phitune_operator import names
 from phitune_operator.api import FineTuneJob
 from phitune_operator.blocked import BlockedError
-from phitune_operator.defaults import cpu_request, memory_limit, resolve
+from phitune_operator.builds import BUILDS
+from phitune_operator.defaults import Offer, Resolved, cpu_request, memory_limit, resolve
+from phitune_operator.gpu_names import gpus_meant, is_whole
 from phitune_operator.render import render_job
 from phitune_operator.render.subject import Subject
+from phitune_operator.suitable import check_memory
 from phitune_operator.validate import InvalidJobError, read_job
 from phitune_trainer.exit_codes import DONE, USER_ERROR
+from phitune_trainer.memory import Gpu
 
 UNKNOWN_UID: Final = "00000000-0000-0000-0000-000000000000"
 """Stands for the uid that the API server will give to the job."""
@@ -31,7 +35,8 @@ def render(args: argparse.Namespace) -> int:
         live = _live(args) if args.cluster else None
         code = _print_all(args, live)
     except Problem as problem:
-        _say(str(problem))
+        for line in str(problem).splitlines():
+            _say(line)
         return problem.exit_code
     for remark in live.notes if live is not None else ():
         _say(f"note: {remark}")
@@ -109,30 +114,62 @@ def _render(
     if live is not None:
         subject, notes = live.decide(job, namespace, UNKNOWN_UID)
     else:
-        subject, notes = _decided(job, namespace, image or _default_image())
+        subject, notes = _decided(job, namespace, image)
     for remark in notes:
         _say(f"{where}: note: {remark}")
     return list(render_job(subject))
 
 
-def _default_image() -> str:
-    return f"localhost/phitune/trainer:{version()}-plain"
+def _default_image(build: str = "plain") -> str:
+    return f"localhost/phitune/trainer:{version()}-{build}"
 
 
-def _decided(job: FineTuneJob, namespace: str, image: str) -> tuple[Subject, list[str]]:
-    """The job as it is decided where no GPU is known."""
-    resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID)
+def _decided(job: FineTuneJob, namespace: str, image: str | None) -> tuple[Subject, list[str]]:
+    """The job as it is decided on the first of the GPUs it names in whose memory it fits, or that can do it.
+
+    Raises BlockedError: why the very first cannot.
+    """
+    resolved = _first_that_will_do(job, namespace, None if image else Offer(builds=BUILDS, driver=None))
+    default_image = _default_image(resolved.build.name) if resolved.build else _default_image()
     subject = Subject(
         namespace=namespace,
         name=job.metadata.name,
         uid=UNKNOWN_UID,
         spec=job.spec,
         train=resolved.train,
-        image=job.spec.image or image,
+        image=job.spec.image or image or default_image,
         cpu=cpu_request(job.spec),
         memory=memory_limit(job.spec, resolved.train),
     )
     return subject, resolved.notes
+
+
+def _first_that_will_do(job: FineTuneJob, namespace: str, offer: Offer | None) -> Resolved:
+    refusal: BlockedError | None = None
+    tight: Resolved | None = None
+    for gpu in _named_gpus(job):
+        try:
+            resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID, gpu=gpu, offer=offer)
+            if gpu is not None:
+                check_memory(resolved.train, resolved.memory, gpu)
+        except BlockedError as problem:
+            refusal = refusal or problem
+            continue
+        if resolved.memory is None or resolved.memory.fits:
+            return resolved
+        tight = tight or resolved
+    if tight is not None:
+        return tight
+    assert refusal is not None
+    raise refusal
+
+
+def _named_gpus(job: FineTuneJob) -> list[Gpu | None]:
+    """The GPUs that may be used, the best first; None for any of which nothing is known."""
+    gpus: list[Gpu | None] = []
+    for name in job.spec.resources.gpu_products or ():
+        gpus += (gpus_meant(name) if is_whole(name) else []) or [None]
+    return gpus or [None]
 
 
 def _text(objects: list[dict[str, Any]], output: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -76,8 +77,14 @@ def main(args: argparse.Namespace) -> int:
     for remark in local.notes:
         say(f"note: {remark}")
     code = carry_out(local.train)
-    say(closing(code, RunLayout(local.train.run_dir), args.file))
+    say(closing(code, RunLayout(local.train.run_dir), _again(args)))
     return code
+
+
+def _again(args: argparse.Namespace) -> str:
+    """The command that goes on with the run, for a shell."""
+    workspace = [] if args.workspace == Path() else ["--workspace", str(args.workspace)]
+    return shlex.join(["phitune", "run", args.file, *workspace])
 
 
 def choose_run(runs: Path, *, fresh: bool) -> str:
@@ -144,10 +151,13 @@ class alone_on_this_machine:  # noqa: N801 - reads as a context manager
         os.environ.update(self._before)
 
 
-def closing(code: int, layout: RunLayout, file: str) -> str:
-    """What a person wants to know at the end: the scores, where the outputs lie, what to do next."""
+def closing(code: int, layout: RunLayout, again: str) -> str:
+    """What a person wants to know at the end: the scores, where the outputs lie, what to do next.
+
+    `again` is the command that goes on with the run.
+    """
     if code == INTERRUPTED:
-        return f"\nStopped. `phitune run {file}` goes on from the last checkpoint."
+        return f"\nStopped. `{again}` goes on from the last checkpoint."
     if code != DONE:
         logs = f" The logs lie in {layout.incarnations}" if layout.incarnations.is_dir() else ""
         return f"\nNot done (exit code {code}).{logs}"
@@ -156,7 +166,7 @@ def closing(code: int, layout: RunLayout, file: str) -> str:
     lines = ["", f"Done: {result['steps']} steps, method {result['method']}."]
     lines += _score(result["evaluation"])
     lines += [f"  {kind:9} {path}" for kind, path in _places(result, layout).items()]
-    lines += [f"A new run: phitune run {file} --fresh"]
+    lines += [f"A new run: {again} --fresh"]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from phitune_trainer.memory import GPUS, Gpu, find_gpu
+from phitune_trainer.memory import GPUS, Gpu, find_gpu, gpus_named
 
 SHARED: Final = "-SHARED"
 """End of the product of a GPU that several pods use in turn."""
@@ -62,6 +62,12 @@ def known_gpu(name: str) -> Gpu | None:
     return None if "MIG" in words else next((gpu for short, gpu in _MORE.items() if short in words), None)
 
 
+def gpus_meant(name: str) -> list[Gpu]:
+    """The GPUs that a name means: the one of `known_gpu`, else all of a kind (V100: both its memories)."""
+    known = known_gpu(name)
+    return [known] if known is not None else gpus_named(name)
+
+
 def gpu_of_machine(machine: str) -> Gpu | None:
     """The GPU of a cloud's type of machine; None if the table does not have it."""
     name = next((gpu for pattern, gpu in _MACHINES if re.fullmatch(pattern, machine)), None)
@@ -80,11 +86,14 @@ def is_whole(product: str) -> bool:
 
 
 def is_meant(asked: str, product: str) -> bool:
-    """Whether somebody who asks for `asked` gets `product`: so called, or the same GPU by another name."""
+    """Whether somebody who asks for `asked` gets `product`: so called, or the same GPU by another name.
+
+    The name of a kind, such as V100, means all that are of it.
+    """
     if asked == product:
         return True
-    known = known_gpu(asked)
-    return known is not None and is_whole(asked) and is_whole(product) and known == known_gpu(product)
+    known = known_gpu(product)
+    return known is not None and is_whole(asked) and is_whole(product) and known in gpus_meant(asked)
 
 
 def preference(product: str, capability: tuple[int, int] | None) -> tuple[int, int, int]:

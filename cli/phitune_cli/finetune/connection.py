@@ -1,10 +1,12 @@
 """The cluster as kubectl would choose it, and a few verbs on plain dicts; every call has a time limit."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -62,6 +64,8 @@ class Cluster:
             )
             contexts, active = config.list_kube_config_contexts(target.kubeconfig)  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
+            if missing := _missing(target.kubeconfig or os.environ.get("KUBECONFIG", "")):
+                raise WrongInput(f"the kubeconfig {missing}: there is no such file") from error
             why = str(error).rstrip(".")
             raise WrongInput(
                 f"no cluster is chosen: {why}; set KUBECONFIG, or name a file with --kubeconfig"
@@ -225,6 +229,12 @@ class Cluster:
             f"the cluster at {self.api.configuration.host} does not answer: {why}\n"
             "check `kubectl cluster-info`, and which one it is: kubectl config current-context"
         )
+
+
+def _missing(kubeconfig: str) -> str:
+    """The files so named, if none of them is there. One that is makes up for the others, as for kubectl."""
+    files = [file for file in kubeconfig.split(os.pathsep) if file]
+    return "" if any(Path(file).expanduser().exists() for file in files) else ", ".join(files)
 
 
 def _lines(answer: Any) -> Iterator[str]:

@@ -34,7 +34,7 @@ examples:
   kubectl finetune upload receipts/ --claim receipts --create 200Gi
       a folder with train.jsonl and images/, onto a volume
   kubectl finetune submit receipts --task jsonl --data receipts \\
-      --claim receipts --method lora --nodes 2 --gpus 8
+      --claim receipts --method lora --epochs 3 --learning-rate 2e-4
   kubectl finetune status receipts                how far it is
   kubectl finetune logs receipts -f               what it says
   kubectl finetune top                            how fast, in how much memory

@@ -21,7 +21,8 @@ examples:
   kubectl finetune submit docvqa --task docvqa --method lora \\
       --nodes 2 --gpus 8 --size 200Gi
   kubectl finetune submit receipts --task jsonl --data receipts \\
-      --claim receipts --method qlora --set data.eval=eval.jsonl
+      --claim receipts --method qlora --epochs 3 --learning-rate 2e-4 \\
+      --set data.eval=eval.jsonl
   kubectl finetune submit try --task jsonl --set data.generate=digits \\
       --set model.init=tiny --method full --gpus 0 --size 1Gi
   kubectl finetune submit docvqa --task docvqa --method lora --size 200Gi \\
@@ -61,12 +62,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--storage-class", metavar="NAME", help="of the claim to make (default: the cluster's)"
     )
     parser.add_argument(
-        "--epochs", type=positive, metavar="N", help="passes over the data (default: the recipe's)"
+        "--epochs",
+        type=positive,
+        metavar="N",
+        help="passes over the data (default: the recipe's where it has a row, else 1)",
     )
     parser.add_argument(
-        "--global-batch", type=positive, metavar="N", help="samples of a step (default: the recipe's)"
+        "--global-batch",
+        type=positive,
+        metavar="N",
+        help="samples of a step (default: the recipe's where it has a row, else about 16)",
     )
-    parser.add_argument("--learning-rate", type=float, metavar="X", help="its peak (default: the recipe's)")
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="its peak (default: the recipe's where it has a row, else 4e-5)",
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -135,6 +135,7 @@ def what_next(folder: str, claim: str, namespace: str, *, is_scored: bool) -> st
     scored = " --set data.eval=eval.jsonl" if is_scored else ""
     return (
         f"next: kubectl finetune submit NAME -n {namespace} --task jsonl --method lora \\\n"
+        "    --epochs 3 --learning-rate 2e-4 \\\n"
         f"    --data {quote(folder)} --claim {claim}{scored}"
     )
 

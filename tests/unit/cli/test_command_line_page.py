@@ -26,7 +26,7 @@ PARSERS = {
 
 def examples() -> list[str]:
     """Every command line on the page: in tables, and as a line of its own in a block."""
-    blocks = "\n".join(re.findall(r"```\n(.*?)```", PAGE, re.DOTALL))
+    blocks = re.sub(r" *\\\n *", " ", "\n".join(re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)))
     lines = re.findall(r"(?:^|<\()((?:phitune|kubectl finetune) [^>)\n]+)", blocks, re.MULTILINE)
     return lines + re.findall(r"\| `((?:phitune|kubectl finetune) [^`]+)` \|", PAGE)
 

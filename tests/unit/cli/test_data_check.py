@@ -60,6 +60,14 @@ def test_samples_that_are_too_long_are_no_problem_and_are_counted(run: Run) -> N
     )
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_file_whose_samples_are_all_too_long_is_refused_as_training_would(run: Run, form: str) -> None:
+    code, out, err = run([line()] * 3, "--max-length", "40", "-o", form)
+    assert code == 2
+    assert err.endswith("train.jsonl: all 3 samples are longer than 40 tokens; raise maxLength\n")
+    assert "no problems" not in out
+
+
 def test_fewer_crops_make_shorter_samples(run: Run) -> None:
     outs = [run([line()], "--num-crops", crops)[1] for crops in ("1", "16")]
     assert outs[0] != outs[1]

@@ -99,6 +99,7 @@ def test_what_upload_says_comes_next_makes_a_job_of_all_that_was_uploaded(
     job = yaml.safe_load(capsys.readouterr().out)
     assert job["metadata"]["namespace"] == "team-a"
     assert job["spec"]["storage"] == {"claimName": "big"}
+    assert job["spec"]["training"] == {"epochs": 3, "learningRate": 2e-4}, "not the rate of full fine-tuning"
     assert job["spec"]["data"] == {"path": "receipts of may"} | ({"eval": "eval.jsonl"} if is_scored else {})
 
 
@@ -261,12 +262,12 @@ def test_what_is_no_namespace_does_not_either(name: str) -> None:
 
 def test_an_empty_namespace_is_that_of_the_context(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "-n", "", "--kubeconfig", "/none"]) == 2
-    assert "no cluster is chosen" in capsys.readouterr().err
+    assert "the kubeconfig /none: there is no such file" in capsys.readouterr().err
 
 
 def test_names_with_dots_and_digits_are_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "1.receipts-of.may", "--kubeconfig", "/none"]) == 2
-    assert "no cluster is chosen" in capsys.readouterr().err
+    assert "the kubeconfig /none: there is no such file" in capsys.readouterr().err
 
 
 def test_a_screen_that_is_refreshed_waits_for_a_cluster_that_is_away(
@@ -334,13 +335,25 @@ def test_a_kubeconfig_that_is_none_is_told(
     assert "the kubeconfig cannot be read: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("file", ["none", "empty"])
-def test_without_a_kubeconfig_the_user_is_told_to_choose_a_cluster(
-    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_without_a_context_the_user_is_told_to_choose_a_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").touch()
-    assert main(["status", "--kubeconfig", str(tmp_path / file)]) == 2
+    assert main(["status", "--kubeconfig", str(tmp_path / "empty")]) == 2
     assert "no cluster is chosen: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", ["no/such", "no/such:nor/this"])
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_kubeconfig_that_is_not_there_is_named(
+    by: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "another/file" if by == "option" else named)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", named)
+    options = ["--kubeconfig", named] if by == "option" else []
+    assert main(["status", *options]) == 2
+    told = f"the kubeconfig {named.replace(':', ', ')}: there is no such file"
+    assert capsys.readouterr().err.endswith(f"{told}\n")
 
 
 def operator(**variable: str) -> dict[str, Any]:

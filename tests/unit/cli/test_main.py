@@ -112,6 +112,18 @@ def test_wrong_use_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage: phitune" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["estimate"], ["run"], ["data", "check"]])
+def test_an_option_that_a_command_lacks_is_refused_with_the_usage_of_that_command(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "a.yaml", "--no-such"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: phitune {' '.join(command)} [-h]")
+    assert said.endswith(f"phitune {' '.join(command)}: error: unrecognized arguments: --no-such\n")
+
+
 def cpu_seconds(code: str) -> float:
     """CPU time of a Python process, which other load on the machine does not lengthen."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

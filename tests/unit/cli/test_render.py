@@ -101,11 +101,70 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
-def test_example_is_rendered_without_a_remark_but_that_no_gpu_is_known(render: Render, file: Path) -> None:
+def test_example_is_rendered_and_no_gpu_is_known_but_those_that_it_names(render: Render, file: Path) -> None:
     ended = render(file)
     assert ended.code == 0
-    assert all("note: " in line and " is not known" in line for line in ended.err.splitlines())
+    assert all("note: " in line for line in ended.err.splitlines())
+    names_gpus = "gpuProducts:" in file.read_text(encoding="utf-8")
+    assert all((" is not known" in line) != names_gpus for line in ended.err.splitlines())
     assert {"ConfigMap", "Job", "PyTorchJob"} <= {found["kind"] for found in ended.objects}
+
+
+def on_gpus(*products: str, count: int = 8, **spec: Any) -> dict[str, Any]:
+    """A job of the published size on the GPUs so named."""
+    published = {"model": None, "data": None, "task": "docvqa", "training": {"globalBatchSize": 64}}
+    resources = {"nodes": 1, "gpusPerNode": count, "processesPerNode": None, "cpu": None, "memory": None}
+    return job({**published, "resources": {**resources, "gpuProducts": list(products)}, **spec})
+
+
+@pytest.mark.parametrize(
+    ("products", "build", "precision", "attention"),
+    [
+        (["Tesla-V100-SXM2-32GB"], "v100", "fp16", "sdpa"),
+        (["V100"], "v100", "fp16", "sdpa"),
+        (["Quadro-RTX-8000"], "plain", "fp16", "sdpa"),
+        (["NVIDIA-A100-SXM4-80GB", "V100-32GB"], "flash", "bf16", "flash"),
+        (["T4", "A100-80GB"], "flash", "bf16", "flash"),
+    ],
+)
+def test_job_is_decided_for_the_first_gpu_of_its_own_on_which_it_fits(
+    render: Render, products: list[str], build: str, precision: str, attention: str
+) -> None:
+    ended = render(on_gpus(*products))
+    assert ended.code == 0
+    assert " is not known" not in ended.err
+    (gang,) = (obj for obj in ended.objects if obj["kind"] == "PyTorchJob")
+    (container,) = gang["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    assert container["image"].endswith(f"-{build}")
+    training = yaml.safe_load(ended.objects[1]["data"]["train.yaml"])["training"]
+    assert (training["precision"], training["attention"]) == (precision, attention)
+    assert "image: example.com/own:2" in render(on_gpus(*products), "--image", "example.com/own:2").out
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (
+            on_gpus("V100-32GB", method="qlora"),
+            "UnsuitableGPU: spec.method: qlora needs compute capability 7.5, and V100-32GB has 7.0",
+        ),
+        (on_gpus("T4", count=2), "DoesNotFit: spec.resources: T4 has 15 GiB, and the smallest pass"),
+        (on_gpus("Tesla-P100-PCIE-16GB"), "NoImageForGPU: P100 has compute capability 6.0"),
+    ],
+)
+def test_job_that_none_of_its_gpus_can_do_is_refused_as_the_operator_would(
+    render: Render, document: dict[str, Any], said: str
+) -> None:
+    ended = render(document)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"job.yaml:1: {said}" in ended.err
+
+
+@pytest.mark.parametrize("product", ["Custom", "NVIDIA-A100-SXM4-40GB-MIG-3g.20gb", "Tesla-T4-SHARED"])
+def test_what_a_gpu_has_that_no_table_knows_is_assumed(render: Render, product: str) -> None:
+    ended = render(on_gpus(product, count=1))
+    assert ended.code == 0
+    assert "training.precision is bf16: the GPU is not known" in ended.err
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.id)

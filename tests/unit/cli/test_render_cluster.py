@@ -235,4 +235,6 @@ def test_nodes_that_may_not_be_read_end_with_77(server: Server, render: Any) -> 
 def test_cluster_that_does_not_answer_ends_with_69(server: Server, render: Any, tmp_path: Path) -> None:
     file = tmp_path / "kubeconfig"
     file.write_text(file.read_text().replace(str(server.server_port), "1"), encoding="utf-8")
-    assert render()[0] == 69
+    code, _, err = render()
+    assert code == 69
+    assert err.splitlines()[-1].startswith("check `kubectl cluster-info`")

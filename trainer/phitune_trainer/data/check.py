@@ -128,13 +128,19 @@ class DataReport:
             if self.num_problems > len(told):
                 told.append(f"and {self.num_problems - len(told):,} more; `phitune data check` lists them")
             raise DataError("\n".join([f"{self.file}: {self.num_problems:,} problems", *told]))
+        if nothing := self.nothing_left(max_length):
+            raise DataError(nothing)
+
+    def nothing_left(self, max_length: int | None = None) -> str | None:
+        """Why there is nothing to train on where maxLength is this; None where there is something."""
         if not self.lengths:
-            raise DataError(f"{self.file}: has no samples")
+            return f"{self.file}: has no samples"
         if max_length is not None and self.num_longer_than(max_length) == self.num_samples:
-            raise DataError(
+            return (
                 f"{self.file}: all {self.num_samples} samples are longer than {max_length} tokens; "
                 "raise maxLength"
             )
+        return None
 
 
 def check_jsonl(
