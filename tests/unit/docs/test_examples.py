@@ -44,6 +44,14 @@ def test_there_is_one_for_each_method_of_data_of_ones_own_and_each_size_of_clust
     assert {(1, 0), (2, 0), (1, 1), (1, 2), (1, 4), (1, 8), (2, 8), (4, 8)} == sizes
 
 
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if not file.stem.startswith("digits")], ids=lambda file: file.stem
+)
+def test_the_guide_to_the_tasks_names_it(file: Path) -> None:
+    guide = (REPOSITORY / "docs/tasks.md").read_text(encoding="utf-8")
+    assert file.stem in re.findall(r"[a-z][a-z0-9-]+", guide)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_begins_with_what_it_needs_and_how_it_is_applied(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
