@@ -227,6 +227,7 @@ def _training(
         max_length=asked.max_length,
         packing=asked.packing,
         gradient_checkpointing=_recompute(spec, world),
+        gradient_checkpointing_forbidden=True if asked.gradient_checkpointing == "never" else None,
         offload_optimizer=asked.offload_optimizer == "always",
         precision=precision,
         attention=attention,

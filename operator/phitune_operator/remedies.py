@@ -23,9 +23,9 @@ REMEDIES: Final = {
         "checkpoint"
     ),
     "OutOfGpuMemory": (
-        "the next start takes fewer samples a pass by itself; where it cannot, use GPUs with more memory, "
-        "spec.training.gradientCheckpointing: always, a smaller maxLength or numCrops, or method lora or "
-        "qlora, in a new job"
+        "the next start takes fewer samples a pass, or recomputes activations, by itself; where it cannot, "
+        "use GPUs with more memory, spec.training.gradientCheckpointing: always, a smaller maxLength or "
+        "numCrops, or method lora or qlora, in a new job"
     ),
     "OutOfMemory": (
         "raise spec.resources.memory, which may be changed at any time and counts from the next attempt on"

@@ -141,6 +141,8 @@ class Training(Group):
     a pass of its own, whatever micro_batch_size says."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
+    gradient_checkpointing_forbidden: bool | None = None
+    """Not even after a start that ran out of memory. Absent: then it is tried."""
     precision: Precision
     attention: Attention
     seed: int = Field(ge=0, le=2**31 - 1)

@@ -37,7 +37,7 @@ class VolumeReadOnly(UserError):
 
 
 class GpuTooSmall(UserError):
-    """A GPU's memory is too small for a pass, and no start takes fewer samples at a time."""
+    """A GPU's memory is too small for a pass, and there is nothing left that a start could do about it."""
 
     reason = "OutOfGpuMemory"
 
@@ -59,7 +59,7 @@ class KnownFault(Exception):
 
 
 class OutOfGpuMemory(KnownFault):
-    """A GPU's memory was too small for a pass; the next start takes fewer samples at a time."""
+    """A GPU's memory was too small for a pass; the next start needs less."""
 
     reason = "OutOfGpuMemory"
 

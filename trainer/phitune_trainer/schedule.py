@@ -34,3 +34,11 @@ def learning_rate(
             return peak * (1 + math.cos(math.pi * min(1.0, done))) / 2
         case "constant":
             return peak
+
+
+def schedule_in_words(schedule: str, peak: float, warmup_steps: int, *, total_steps: int) -> str:
+    """Where the learning rate goes, and whether this run is long enough for it to get there."""
+    said = f"{schedule}, peak {peak:g} after {warmup_steps} warm-up steps"
+    if 0 < total_steps <= warmup_steps:
+        return f"{said}, which are more than there are: a lower training.warmupSteps gets there"
+    return said

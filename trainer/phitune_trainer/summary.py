@@ -20,7 +20,9 @@ from phitune_trainer.logs import say
 from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
 from phitune_trainer.model.varlen import find_varlen
+from phitune_trainer.out_of_memory import Fitted
 from phitune_trainer.run_layout import IncarnationFolder, write_atomically
+from phitune_trainer.schedule import schedule_in_words
 from phitune_trainer.score_words import first_weights
 from phitune_trainer.strict_json import to_json
 from phitune_trainer.termination import attempt
@@ -33,7 +35,13 @@ _FEWEST_COLUMNS: Final = 40
 
 
 def summary(
-    run: Run, method: Method, start: Start, *, samples: TrainingSamples, held_out: HeldOut | None
+    run: Run,
+    method: Method,
+    start: Start,
+    fitted: Fitted,
+    *,
+    samples: TrainingSamples,
+    held_out: HeldOut | None,
 ) -> dict[str, str]:
     """What was chosen, a sentence each, by what it is about."""
     config, training, world = run.config, run.config.training, run.world
@@ -47,15 +55,17 @@ def summary(
         "ranks": f"{world.size} on {world.device.type}: {config.world.nodes} nodes x "
         f"{config.world.processes_per_node} processes",
         "precision": f"{training.precision}, attention {_attention(training.attention)}, activations "
-        + ("recomputed to save memory" if training.gradient_checkpointing else "kept"),
+        + _activations(fitted),
         "data": describe_data(config, samples, held_out.num_samples if held_out else 0),
         "scores": _scores(run, held_out),
         "loading": "; ".join([run.batches.summary, *([run.pictures.summary] if run.pictures else [])]),
         "batch": f"{training.global_batch_size} samples a step = {world.size} ranks x {passes} "
         f"{'pass' if passes == 1 else 'passes'} x {training.samples_per_pass}, shared out "
         + ("by what each costs" if run.is_balanced else "in turn"),
-        "schedule": f"{run.total_steps} steps, {training.schedule}, peak {training.learning_rate:g} "
-        f"after {training.warmup_steps} warm-up steps",
+        "schedule": f"{run.total_steps} steps, "
+        + schedule_in_words(
+            training.schedule, training.learning_rate, training.warmup_steps, total_steps=run.total_steps
+        ),
         "saves": f"{_interval(config)}, the last {config.checkpoint.keep} kept, "
         f"in {start.folder.checkpoints}",
         "start": _origin(start),
@@ -86,6 +96,13 @@ def millions(count: int) -> str:
 def _attention(name: str) -> str:
     """The kind of attention, and where there are several of a kind, which one."""
     return f"{name} ({find_varlen().about})" if name == "flash" else name
+
+
+def _activations(fitted: Fitted) -> str:
+    """What becomes of the activations, and why."""
+    if fitted.recomputes:
+        return "recomputed: an earlier start ran out of memory"
+    return "recomputed to save memory" if fitted.config.training.gradient_checkpointing else "kept"
 
 
 def _scores(run: Run, held_out: HeldOut | None) -> str:

@@ -134,7 +134,7 @@ def run_rank(
         start = begin(config, world, attempt(), narrator.checking_progress)
         narrator.report(incarnation=start.folder.number, logs=str(start.folder.path / "logs"))
         samples, held_out = world.together(lambda: load_datasets(fitted.config))
-        method = world.together(lambda: load_method(config, world))
+        method = world.together(lambda: load_method(fitted.config, world))
         engine = build_engine(config, method, world)
         run = build_run(
             fitted.config,
@@ -153,7 +153,7 @@ def run_rank(
         restore(layout, start, engine)
         progress.update(lastCheckpoint=run.saver.last)
     if world.is_first:
-        rows = summary(run, method, start, samples=samples, held_out=held_out)
+        rows = summary(run, method, start, fitted, samples=samples, held_out=held_out)
         narrator.say(summary_lines(config, start.folder, rows))
         keep_summary(start.folder, rows, run.total_steps)
         if fitted.why is not None:

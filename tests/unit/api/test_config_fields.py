@@ -54,6 +54,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "training.maxLength": COUNT,
     "training.packing": FLAG,
     "training.gradientCheckpointing": FLAG,
+    "training.gradientCheckpointingForbidden": FLAG,
     "training.precision": ("fp8", "must be one of bf16, fp16, fp32, got"),
     "training.attention": ("paged", "must be one of flash, sdpa, eager, got"),
     "training.seed": (2**31, "must be at most 2147483647, got 2147483648"),

@@ -186,6 +186,13 @@ def test_batch_and_recomputation_that_were_asked_for_are_kept() -> None:
     assert training.attention == "eager"
 
 
+@pytest.mark.parametrize("asked", ["auto", "always", "never"])
+def test_the_trainer_is_told_where_recomputation_is_forbidden_and_may_try_it_elsewhere(asked: str) -> None:
+    config = resolved({"training": {"gradientCheckpointing": asked}}).train.to_yaml()
+    said = [line.strip() for line in config.splitlines() if "gradientCheckpointingForbidden" in line]
+    assert said == (["gradientCheckpointingForbidden: true"] if asked == "never" else [])
+
+
 def test_unknown_gpu_is_assumed_to_be_of_today_and_that_is_said() -> None:
     result = resolved({"resources": GPU})
     training = result.train.training

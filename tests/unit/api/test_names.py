@@ -53,7 +53,12 @@ def aliases(group: type[Group | config.Group]) -> set[str]:
         (ModelSpec, config.Model, {"tokenSecret"}, set()),
         (DataSpec, config.Data, {"tokenSecret"}, set()),
         (LoraSpec, config.Lora, set(), set()),
-        (TrainingSpec, config.Training, {"perDeviceBatchSize"}, {"microBatchSize"}),
+        (
+            TrainingSpec,
+            config.Training,
+            {"perDeviceBatchSize"},
+            {"microBatchSize", "gradientCheckpointingForbidden"},
+        ),
         (CheckpointSpec, config.Checkpoint, set(), set()),
         (EvaluationSpec, config.Evaluation, set(), {"baseline"}),
         (ExportSpec, config.Export, set(), set()),

@@ -1,10 +1,12 @@
-"""A pass that does not fit into a GPU's memory is halved by the next start, once; then the run ends.
+"""A pass that does not fit into a GPU's memory is halved by the next start, once; then activations are
+recomputed; then the run ends.
 
 There is no GPU here whose memory could run out: the model raises torch's own error for a pass of too many
-samples, on one rank of two, in the middle of a step.
+samples, or one that keeps its activations, on one rank of two, in the middle of a step.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from phitune_trainer.narrator import Narrator
 from phitune_trainer.out_of_memory import Fitted, ending_out_of_memory, fit
 from phitune_trainer.progress import Progress
 from phitune_trainer.run_layout import RunLayout
+from phitune_trainer.same_run import keep_config
 from phitune_trainer.stop import StopRequest
 from phitune_trainer.train import run_rank
 
@@ -38,8 +41,11 @@ LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0, "vis
 Ending = tuple[int, str, str]
 
 
-def run(config: TrainConfig, *, room: int) -> Callable[[World], Ending]:
-    """A run in which the memory of rank 1 has room for so many samples a pass, from its second step on."""
+def run(config: TrainConfig, *, room: int, room_if_kept: int | None = None) -> Callable[[World], Ending]:
+    """A run in which the memory of rank 1 has room for so many samples a pass, from its second step on.
+
+    `room_if_kept`: for so many whose activations are kept, if that is another number.
+    """
 
     def rank(world: World) -> Ending:
         forward, passes = Phi3V.forward, 0
@@ -47,7 +53,8 @@ def run(config: TrainConfig, *, room: int) -> Callable[[World], Ending]:
         def limited(self: Phi3V, batch: Batch) -> torch.Tensor:
             nonlocal passes
             passes += 1
-            if world.rank == 1 and passes > 3 and batch.num_samples > room:
+            most = room if room_if_kept is None or self.model.gradient_checkpointing else room_if_kept
+            if world.rank == 1 and passes > config.accumulation_steps and batch.num_samples > most:
                 raise torch.OutOfMemoryError(TOLD)
             return forward(self, batch)
 
@@ -103,6 +110,40 @@ def test_the_next_start_halves_the_pass_and_takes_the_same_steps(
     assert again == pytest.approx(expected[-len(again) :], rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="adapters")])
+def test_where_one_sample_does_not_fit_the_next_start_recomputes_and_takes_the_same_steps(
+    method: dict[str, Any], make_config: Any, in_ranks: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(uid: str) -> TrainConfig:
+        config: TrainConfig = make_config(
+            **method,
+            run={"uid": uid},
+            world={"processesPerNode": 2},
+            training={"maxSteps": 3, "microBatchSize": 1},
+            checkpoint={"everySteps": 1},
+        )
+        return config
+
+    assert [code for code, _, _ in in_ranks(2, run(job("00000001"), room=1))] == [DONE, DONE]
+    expected = losses(job("00000001"), 1)
+
+    lost, ended = in_ranks(2, run(job("00000002"), room=1, room_if_kept=0))
+    assert (lost[0], lost[1]) == (FAULT, "RankLost")
+    assert (ended[0], ended[1]) == (FAULT, "OutOfGpuMemory")
+    assert ended[2].startswith("out of memory with 1 sample a pass: CUDA out of memory. Tried to")
+    assert ended[2].endswith("is free; the next start recomputes activations")
+
+    capfd.readouterr()
+    again = in_ranks(2, run(job("00000002"), room=1, room_if_kept=0))
+    assert [code for code, _, _ in again] == [DONE, DONE]
+    said = " ".join(capfd.readouterr().out.split())
+    assert "activations recomputed: an earlier start ran out of memory data" in said
+    assert "ran out of memory with 1 sample a pass; this one recomputes activations" in said
+    resumed = losses(job("00000002"), 2)
+    assert resumed == pytest.approx(expected[-len(resumed) :], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("micro_batch", "ranks", "half"), [(12, 1, 6), (6, 2, 3), (3, 2, 1), (3, 1, 1), (2, 3, 1)]
 )
@@ -119,28 +160,103 @@ def test_half_a_pass_still_divides_the_step(
     assert fitted.accumulation_steps * half * ranks == 12
 
 
+NEVER = {"gradientCheckpointing": False, "gradientCheckpointingForbidden": True}
+ALWAYS = {"gradientCheckpointing": True}
+
+
 @pytest.mark.parametrize(
-    ("training", "why", "said"),
+    ("training", "starts"),
     [
-        pytest.param({"microBatchSize": 4}, "halved", "it was halved before; use GPUs with more", id="twice"),
-        pytest.param({"microBatchSize": 1}, None, "with 1 sample a pass: CUDA", id="one sample"),
-        pytest.param({"microBatchSize": 4, "packing": False}, None, "with 1 sample a pass", id="not packed"),
+        pytest.param(
+            {"microBatchSize": 4}, [(4, False), (2, False), (2, True)], id="halved, then recomputed"
+        ),
+        pytest.param({"microBatchSize": 1}, [(1, False), (1, True)], id="one sample"),
+        pytest.param({"microBatchSize": 4, "packing": False}, [(4, False), (4, True)], id="not packed"),
+        pytest.param({"microBatchSize": 4, **ALWAYS}, [(4, True), (2, True)], id="recomputed from the start"),
+        pytest.param({"microBatchSize": 4, **NEVER}, [(4, False), (2, False)], id="never recomputed"),
+        pytest.param({"microBatchSize": 1, **NEVER}, [(1, False)], id="never, one sample"),
+        pytest.param({"microBatchSize": 1, **ALWAYS}, [(1, True)], id="always, one sample"),
     ],
 )
-def test_what_cannot_be_halved_is_the_users_to_mend_and_named_with_the_numbers(
-    training: dict[str, Any], why: str | None, said: str, make_config: Any
+def test_each_start_needs_less_until_nothing_is_left_to_try(
+    training: dict[str, Any], starts: list[tuple[int, bool]], make_config: Any
 ) -> None:
+    """The run then ends as one that the user must mend, with the numbers."""
     config = make_config(training=training)
     layout = RunLayout(config.run_dir)
-    with (
-        pytest.raises(GpuTooSmall, match=said) as ended,
-        ending_out_of_memory(layout, config, Fitted(config, "cpu", why)),
-    ):
+    layout.path.mkdir(parents=True)
+    taken, ended = [], None
+    while not isinstance(ended, GpuTooSmall):
+        fitted = fit(layout, config)
+        now = fitted.config.training
+        taken.append((now.micro_batch_size, now.gradient_checkpointing))
+        with (
+            pytest.raises((OutOfGpuMemory, GpuTooSmall)) as raised,
+            ending_out_of_memory(layout, config, fitted),
+        ):
+            raise torch.OutOfMemoryError(TOLD)
+        ended = raised.value
+    assert taken == starts
+    assert ending_of(ended)[:2] == (USER_ERROR, "OutOfGpuMemory")
+    assert "79.25 GiB" in str(ended)
+    assert "PYTORCH_ALLOC_CONF" not in str(ended)
+    assert layout.micro_batch.exists() == (len(starts) > 1)
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        pytest.param(
+            {}, "1 sample a pass: CUDA.*; activations are recomputed; use GPUs with more", id="auto"
+        ),
+        pytest.param(
+            NEVER, "is free; use GPUs with more memory, training.gradientCheckpointing: always, a", id="never"
+        ),
+    ],
+)
+def test_a_run_that_ends_says_what_was_tried_and_what_would_help(
+    training: dict[str, Any], said: str, make_config: Any
+) -> None:
+    config = make_config(training={"microBatchSize": 1, **training})
+    layout = RunLayout(config.run_dir)
+    layout.path.mkdir(parents=True)
+    for ending in [OutOfGpuMemory] * (not training) + [GpuTooSmall]:
+        with pytest.raises(ending) as ended, ending_out_of_memory(layout, config, fit(layout, config)):
+            raise torch.OutOfMemoryError(TOLD)
+    assert re.search(said, str(ended.value))
+
+
+def test_a_user_who_forbids_recomputation_later_is_obeyed(make_config: Any) -> None:
+    config = make_config(training={"microBatchSize": 1})
+    layout = RunLayout(config.run_dir)
+    layout.path.mkdir(parents=True)
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, config, fit(layout, config)):
         raise torch.OutOfMemoryError(TOLD)
-    assert "79.25 GiB" in str(ended.value)
-    assert "PYTORCH_ALLOC_CONF" not in str(ended.value)
-    assert ending_of(ended.value)[:2] == (USER_ERROR, "OutOfGpuMemory")
-    assert not layout.micro_batch.exists()
+    later = make_config(training={"microBatchSize": 1, **NEVER})
+    for start in (config, later):  # the run goes on, though its config has changed in that
+        keep_config(layout, start)
+    assert fit(layout, later) == Fitted(later, "cpu")
+
+
+def test_a_record_of_a_release_that_only_halved_still_counts(make_config: Any) -> None:
+    """And one that such a release could not follow has another version, which it takes no notice of."""
+    config = make_config(training={"microBatchSize": 4})
+    layout = RunLayout(config.run_dir)
+    layout.path.mkdir(parents=True)
+    world = {"nodes": 1, "processesPerNode": 1, "device": "cpu"}
+    asked = {"world": world, "device": "cpu", "microBatchSize": 4, "packing": True, "attention": "sdpa"}
+    asked |= {"gradientCheckpointing": False, "offloadOptimizer": False}
+    layout.micro_batch.write_text(
+        json.dumps({"version": 1, "asked": asked, "microBatchSize": 2, "because": ""})
+    )
+    fitted = fit(layout, config)
+    assert (fitted.config.training.micro_batch_size, fitted.recomputes) == (2, False)
+    with pytest.raises(OutOfGpuMemory), ending_out_of_memory(layout, config, fitted):
+        raise torch.OutOfMemoryError(TOLD)
+    record = json.loads(layout.micro_batch.read_text())
+    assert record["because"].startswith("CUDA out of memory.")
+    del record["because"]
+    assert record == {"version": 2, "asked": asked, "microBatchSize": 2, "recompute": True}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +318,7 @@ def test_a_volume_that_takes_no_note_of_it_does_not_hide_what_ran_out(make_confi
         pytest.param(lambda text: "[]", id="something else"),
         pytest.param(lambda text: text.replace('"microBatchSize": 2', '"microBatchSize": "2"'), id="words"),
         pytest.param(lambda text: text.replace('"microBatchSize": 2', '"microBatchSize": 5'), id="larger"),
+        pytest.param(lambda text: text.replace('"because"', '"recompute": "no", "because"'), id="no flag"),
     ],
 )
 def test_a_record_that_is_damaged_is_not_used_and_said(spoil: Callable[[str], str], make_config: Any) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from phitune_trainer.schedule import learning_rate
+from phitune_trainer.schedule import learning_rate, schedule_in_words
 
 
 def test_rises_linearly_from_zero_to_the_peak() -> None:
@@ -32,3 +32,21 @@ def test_a_run_shorter_than_its_warmup_never_reaches_the_peak() -> None:
     assert learning_rate(2, peak=1.0, warmup_steps=50, total_steps=3, schedule="cosine") == pytest.approx(
         0.04
     )
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "gets_there"),
+    [
+        pytest.param(19, False, id="few samples"),
+        pytest.param(50, False, id="just not"),
+        pytest.param(51, True),
+    ],
+)
+def test_a_run_that_is_over_before_its_warm_up_is_told(total_steps: int, gets_there: bool) -> None:
+    rates = [
+        learning_rate(step, peak=4e-5, warmup_steps=50, total_steps=total_steps, schedule="linear")
+        for step in range(total_steps)
+    ]
+    assert (max(rates) == 4e-5) == gets_there
+    said = schedule_in_words("linear", 4e-5, 50, total_steps=total_steps)
+    assert ("a lower training.warmupSteps" in said) != gets_there

@@ -17,7 +17,8 @@ PICTURES: Final[Mapping[Task, int]] = {
     "ucf101": 8,
     "jsonl": 1,
 }
-"""Pictures of a sample: the recipe's tasks have a fixed number; one is assumed of a user's own data."""
+"""Pictures of a sample: the recipe's tasks have a fixed number; one is assumed of a user's own data. Where
+there are more, a start may run out of memory (out_of_memory.py)."""
 
 TEXT_TOKENS: Final = 256
 """Tokens of a sample beside its pictures, trained or not. A page of DocVQA with its 3.87 questions has about
