@@ -114,7 +114,8 @@ def main(args: argparse.Namespace) -> int:
         for line in describe(report, args.max_length, is_exact=counter.is_exact):
             say(line)
         say(f"{seconds:.1f} s, {num_lines / max(seconds, 1e-9):,.0f} lines a second")
-    nothing = None if report.num_problems else report.nothing_left(args.max_length)
+    limit = args.max_length if counter.is_exact else None  # what is estimated is told, and refuses nothing
+    nothing = None if report.num_problems else report.nothing_left(limit)
     if nothing is not None:
         note(f"phitune data check: {nothing}")
     return USER_ERROR if report.num_problems or nothing else DONE
@@ -150,6 +151,8 @@ def describe(report: "DataReport", max_length: int, *, is_exact: bool) -> Iterat
             yield f"  and {report.num_problems - _MOST_SHOWN:,} more"
     elif report.nothing_left(max_length) is None:
         yield "no problems"
+    elif not is_exact and report.num_samples:
+        yield "by this estimate nothing is left to train on: see with --model, or raise training.maxLength"
 
 
 def to_json(report: "DataReport", max_length: int, *, is_exact: bool) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from phitune_operator.defaults import Offer, Resolved, cpu_request, memory_limit
 from phitune_operator.gpu_names import gpus_meant, is_whole
 from phitune_operator.render import render_job
 from phitune_operator.render.subject import Subject
-from phitune_operator.suitable import check_memory
+from phitune_operator.suitable import check_memory, first_that_will_do
 from phitune_operator.validate import InvalidJobError, read_job
 from phitune_trainer.exit_codes import DONE, USER_ERROR
 from phitune_trainer.memory import Gpu
@@ -129,7 +129,17 @@ def _decided(job: FineTuneJob, namespace: str, image: str | None) -> tuple[Subje
 
     Raises BlockedError: why the very first cannot.
     """
-    resolved = _first_that_will_do(job, namespace, None if image else Offer(builds=BUILDS, driver=None))
+    offer = None if image else Offer(builds=BUILDS, driver=None)
+
+    def decide(gpu: Gpu | None) -> Resolved:
+        resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID, gpu=gpu, offer=offer)
+        if gpu is not None:
+            check_memory(resolved.train, resolved.memory, gpu)
+        return resolved
+
+    resolved = first_that_will_do(
+        _named_gpus(job), decide, fits=lambda resolved: resolved.memory is None or resolved.memory.fits
+    )
     default_image = _default_image(resolved.build.name) if resolved.build else _default_image()
     subject = Subject(
         namespace=namespace,
@@ -142,26 +152,6 @@ def _decided(job: FineTuneJob, namespace: str, image: str | None) -> tuple[Subje
         memory=memory_limit(job.spec, resolved.train),
     )
     return subject, resolved.notes
-
-
-def _first_that_will_do(job: FineTuneJob, namespace: str, offer: Offer | None) -> Resolved:
-    refusal: BlockedError | None = None
-    tight: Resolved | None = None
-    for gpu in _named_gpus(job):
-        try:
-            resolved = resolve(job, namespace=namespace, uid=UNKNOWN_UID, gpu=gpu, offer=offer)
-            if gpu is not None:
-                check_memory(resolved.train, resolved.memory, gpu)
-        except BlockedError as problem:
-            refusal = refusal or problem
-            continue
-        if resolved.memory is None or resolved.memory.fits:
-            return resolved
-        tight = tight or resolved
-    if tight is not None:
-        return tight
-    assert refusal is not None
-    raise refusal
 
 
 def _named_gpus(job: FineTuneJob) -> list[Gpu | None]:

@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from phitune_operator.builds import BUILDS
 from phitune_operator.fields import ENV_NAME, Bytes, Cpu, Group, LabelKey, Labels, LabelValue, ObjectName
-from phitune_operator.gpu_names import is_meant
+from phitune_operator.gpu_names import is_same
 from phitune_trainer.problems import problems_of
 
 ENV_IMAGES: Final = "PHITUNE_TRAINER_IMAGES"
@@ -94,7 +94,7 @@ def wants_gang_scheduling(environment: Mapping[str, str]) -> bool:
 def profile_for(product: str, profiles: Sequence[NetworkProfile]) -> NetworkProfile | None:
     """The profile of a product: of its very name, or else of the same GPU; None if there is none."""
     exact = (profile for profile in profiles if profile.product == product)
-    same = (profile for profile in profiles if product and is_meant(profile.product, product))
+    same = (profile for profile in profiles if product and is_same(profile.product, product))
     return next(exact, None) or next(same, None)
 
 

@@ -28,7 +28,7 @@ from phitune_operator.policies.host import Share
 from phitune_operator.policies.zone import near_volume, zones_for
 from phitune_operator.render.config_map import config_in
 from phitune_operator.render.subject import Subject
-from phitune_operator.suitable import check_memory, version
+from phitune_operator.suitable import check_memory, first_that_will_do, version
 from phitune_operator.wish import can_take
 from phitune_trainer.config import ConfigError, TrainConfig
 from phitune_trainer.memory import Gpu, gib
@@ -130,25 +130,9 @@ def is_pinned(seen: Observed) -> bool:
 
 
 def _first_that_will_do(seen: Observed) -> Decision:
-    """The best placement in whose memory the job fits, or else the best on which it may run.
-
-    Raises BlockedError: why the very best will not do.
-    """
-    refusal: BlockedError | None = None
-    tight: Decision | None = None
-    for placement in _candidates(seen):
-        try:
-            decision = _decide(seen, placement)
-        except BlockedError as problem:
-            refusal = refusal or problem
-            continue
-        if decision.fits:
-            return decision
-        tight = tight or decision
-    if tight is not None:
-        return tight
-    assert refusal is not None
-    raise refusal
+    return first_that_will_do(
+        _candidates(seen), lambda placement: _decide(seen, placement), fits=lambda decision: decision.fits
+    )
 
 
 def _candidates(seen: Observed) -> list[Placement]:

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from phitune_trainer.memory import GPUS, Gpu, find_gpu, gpus_named
+from phitune_trainer.memory import GPUS, Gpu, find_gpu
 
 SHARED: Final = "-SHARED"
 """End of the product of a GPU that several pods use in turn."""
@@ -63,9 +63,13 @@ def known_gpu(name: str) -> Gpu | None:
 
 
 def gpus_meant(name: str) -> list[Gpu]:
-    """The GPUs that a name means: the one of `known_gpu`, else all of a kind (V100: both its memories)."""
+    """The GPUs that a name means: the one of `known_gpu`, else those of a kind (V100: of either memory)."""
     known = known_gpu(name)
-    return [known] if known is not None else gpus_named(name)
+    if known is not None:
+        return [known]
+    return [
+        gpu for short, gpu in GPUS.items() if re.fullmatch(rf"{re.escape(name)}-\d+GB", short, re.IGNORECASE)
+    ]
 
 
 def gpu_of_machine(machine: str) -> Gpu | None:
@@ -85,15 +89,19 @@ def is_whole(product: str) -> bool:
     return MIG not in product and not product.endswith(SHARED)
 
 
-def is_meant(asked: str, product: str) -> bool:
-    """Whether somebody who asks for `asked` gets `product`: so called, or the same GPU by another name.
-
-    The name of a kind, such as V100, means all that are of it.
-    """
-    if asked == product:
+def is_same(one: str, other: str) -> bool:
+    """Whether two names are those of one GPU."""
+    if one == other:
         return True
-    known = known_gpu(product)
-    return known is not None and is_whole(asked) and is_whole(product) and known in gpus_meant(asked)
+    known = known_gpu(one)
+    return known is not None and is_whole(one) and is_whole(other) and known == known_gpu(other)
+
+
+def is_meant(asked: str, product: str) -> bool:
+    """Whether a job that asks for `asked` may get `product`: that GPU, or one of the kind that it names."""
+    if is_same(asked, product):
+        return True
+    return is_whole(asked) and is_whole(product) and known_gpu(product) in gpus_meant(asked)
 
 
 def preference(product: str, capability: tuple[int, int] | None) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from phitune_operator.blocked import BlockedError
 from phitune_operator.cluster_settings import Pool
 from phitune_operator.fields import quantity
 from phitune_operator.gpu_labels import driver_of
-from phitune_operator.gpu_names import is_meant, is_whole, known_gpu, preference
+from phitune_operator.gpu_names import is_meant, is_same, is_whole, known_gpu, preference
 from phitune_operator.nodes import Node, hosts, with_gpus
 from phitune_operator.wish import Wish, can_take
 from phitune_trainer.memory import Gpu
@@ -68,7 +68,7 @@ def candidates(nodes: Iterable[Node], wish: Wish, pools: Sequence[Pool] = ()) ->
             groups[node.product, node.resource].append(node)
     offered = [pool for pool in pools if pool.gpus_per_node and wish.wants(pool.labels, name="")]
     for pool in offered:
-        if not any(is_meant(pool.product, product) for product, _ in groups):
+        if not any(is_same(pool.product, product) for product, _ in groups):
             groups[pool.product, names.GPU_RESOURCE] = []
     found = list(_found(groups, wish, offered))
     if not found:
@@ -147,7 +147,7 @@ def makes_up(
 
     `free`: pods that would find a place now. `group`: the nodes of which some may be the pool's.
     """
-    if not is_meant(pool.product, product):
+    if not is_same(pool.product, product):
         return False
     there = sum(pool.labels.items() <= node.labels.items() for node in group)
     each = _node_of(pool).num_free(gpus=wish.gpus_per_node, cpu=cpu, memory=memory)

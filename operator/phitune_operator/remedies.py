@@ -71,6 +71,7 @@ REMEDIES: Final = {
     "SpecChanged": "nothing to do: the pods had not begun, and follow the changed spec",
     "ImageNotPulled": (
         "correct spec.image, or name a secret for its registry in spec.imagePullSecrets; both may be "
-        "changed, and it is tried again by itself"
+        "changed, and it is tried again by itself. An init container's image is the training-operator's to "
+        "choose (--pytorch-init-container-image)"
     ),
 }

@@ -3,14 +3,16 @@
 Pure. Only what cannot run is refused: an estimate of memory that is near the edge is said in a note.
 """
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
 
 from phitune_operator.api import FineTuneJobSpec
 from phitune_operator.blocked import BlockedError
 from phitune_trainer.config import TrainConfig
 from phitune_trainer.memory import FEWER_CROPS, Choice, Gpu, Remedy, content_of, gib, remedies
 
+T = TypeVar("T")
+D = TypeVar("D")
 FLASH_FROM: Final = (8, 0)
 """Compute capability from which flash attention runs, in bf16 only."""
 QLORA_FROM: Final = (7, 5)
@@ -78,3 +80,25 @@ def _beyond(spec: FineTuneJobSpec, name: str, capability: tuple[int, int]) -> It
             f"spec.method: qlora needs compute capability {version(QLORA_FROM)}, {has}; "
             "use lora, or newer GPUs (spec.resources.gpuProducts)"
         )
+
+
+def first_that_will_do(options: Iterable[T], decide: Callable[[T], D], *, fits: Callable[[D], bool]) -> D:
+    """What is decided for the first option in whose memory the job fits, or else for the first that may be.
+
+    `options`: at least one, the best first. Raises BlockedError: why the very first will not do.
+    """
+    refusal: BlockedError | None = None
+    tight: list[D] = []
+    for option in options:
+        try:
+            decision = decide(option)
+        except BlockedError as problem:
+            refusal = refusal or problem
+            continue
+        if fits(decision):
+            return decision
+        tight.append(decision)
+    if tight:
+        return tight[0]
+    assert refusal is not None
+    raise refusal

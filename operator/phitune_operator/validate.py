@@ -84,6 +84,10 @@ def _known_fields() -> Schema:
     return structural(FineTuneJob.model_json_schema(by_alias=True))
 
 
+_OF_KUBERNETES = ("affinity", "env", "tolerations")
+"""Fields whose parts have Kubernetes' names, which mean little elsewhere."""
+
+
 @cache
 def _places() -> Mapping[str, str]:
     """Where each name of a field of spec stands, as people write it; of several places the highest."""
@@ -97,7 +101,7 @@ def _places() -> Mapping[str, str]:
         ]
         for path, name, _ in below:
             found.setdefault(name, path)
-        level = [(path, field) for path, _, field in below]
+        level = [(path, field) for path, name, field in below if name not in _OF_KUBERNETES]
     return found
 
 
@@ -106,10 +110,11 @@ def _did_you_mean(loc: Sequence[int | str]) -> str:
     *parents, name = loc
     for parent in parents:
         schema = schema["items"] if isinstance(parent, int) else schema.get("properties", {}).get(parent, {})
-    if place := _places().get(str(name)):
-        return f"; did you mean {place}?"
-    close = difflib.get_close_matches(str(name), schema.get("properties", {}), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    siblings = schema.get("properties", {})
+    close = difflib.get_close_matches(str(name), siblings, n=1)
+    very_close = difflib.get_close_matches(str(name), siblings, n=1, cutoff=0.7)
+    meant = very_close or [place for known, place in _places().items() if known == name] or close
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def _duplicates(schema: Schema, value: Any, path: str) -> Iterator[Problem]:

@@ -55,7 +55,9 @@ def test_killed_worker_brings_the_whole_gang_back(lab: Lab, kill: Callable[[Lab,
     before, after = incarnations(lab, "killed")
     resumed_at = after["start"]["from"]["step"]
     assert resumed_at > 0
-    assert before["last"] - resumed_at <= SAVE_INTERVAL + BEHIND, "no more is lost than one save interval"
+    assert before["last"] - resumed_at <= SAVE_INTERVAL + BEHIND, (
+        "no more is lost than one interval before the last complete save"
+    )
     assert {proof["steps"] for proof in proofs} == {NUM_STEPS - resumed_at}, (
         "no step is trained twice by the same gang"
     )

@@ -13,15 +13,19 @@ MARK = "PHITUNE_TEST_MARK"
 """Environment variable by which a test knows the processes that it has started, at whatever distance."""
 HALF_WRITTEN = ("images/packages-*", "images/archives/.new-*", "images/layers/.new-*", "cluster/bin/.*")
 """Parts of the cache that nothing but a running build has."""
-OF_OTHERS = 180.0
-"""Seconds that a test beside may need for what it builds."""
+OF_OTHERS = ("namespace ", "mount ", "half-written ", "folder /tmp/phitune-images-")
+"""What a test beside makes where it builds an image or starts a process apart."""
+PATIENCE = 180.0
+"""Seconds that it may need for that."""
 
 
 def wait_until_gone(before: set[str], mark: str = "") -> None:
-    """Wait until there is nothing but what was `before`: what other tests make at the same time goes, too."""
+    """Check that nothing is left but what was `before`; what tests beside make for a while may go first."""
+    mine = {trace for trace in traces(mark) - before if not trace.startswith(OF_OTHERS)}
+    assert mine == set()
     wait_for(
         lambda: traces(mark) <= before,
-        OF_OTHERS,
+        PATIENCE,
         lambda: "left over:\n" + "\n".join(sorted(traces(mark) - before)),
     )
 

@@ -40,5 +40,5 @@ def schedule_in_words(schedule: str, peak: float, warmup_steps: int, *, total_st
     """Where the learning rate goes, and whether this run is long enough for it to get there."""
     said = f"{schedule}, peak {peak:g} after {warmup_steps} warm-up steps"
     if 0 < total_steps <= warmup_steps:
-        return f"{said}, which are more than there are: a lower training.warmupSteps gets there"
+        return f"{said}, and the run ends before that: a lower training.warmupSteps gets there"
     return said

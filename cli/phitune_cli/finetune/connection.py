@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -234,7 +233,7 @@ class Cluster:
 def _missing(kubeconfig: str) -> str:
     """The files so named, if none of them is there. One that is makes up for the others, as for kubectl."""
     files = [file for file in kubeconfig.split(os.pathsep) if file]
-    return "" if any(Path(file).expanduser().exists() for file in files) else ", ".join(files)
+    return "" if any(os.path.exists(os.path.expanduser(file)) for file in files) else ", ".join(files)
 
 
 def _lines(answer: Any) -> Iterator[str]:

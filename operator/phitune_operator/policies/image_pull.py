@@ -28,5 +28,6 @@ def how_it_pulls(pods: Sequence[PodView], *, said_at: datetime | None, now: date
     since = max(said_at, pod.scheduled_at or said_at)
     if now - since < GRACE:
         return None
-    message = f"image {pod.bad_image} could not be pulled within {duration_text(GRACE)}"
+    whose = f" of the init container {pod.bad_image_of}" if pod.bad_image_of else ""
+    message = f"image {pod.bad_image}{whose} could not be pulled within {duration_text(GRACE)}"
     return End(verdict=Verdict.DISRUPTED, reason=IMAGE_NOT_PULLED, message=message, pod=pod)

@@ -61,10 +61,20 @@ def test_samples_that_are_too_long_are_no_problem_and_are_counted(run: Run) -> N
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_file_whose_samples_are_all_too_long_is_refused_as_training_would(run: Run, form: str) -> None:
-    code, out, err = run([line()] * 3, "--max-length", "40", "-o", form)
+def test_a_file_whose_samples_are_all_too_long_is_refused_as_training_would(
+    run: Run, form: str, tmp_path: Path
+) -> None:
+    assert main(["init-model", "--size", "tiny", "--out", str(tmp_path / "tiny")]) == 0
+    code, out, err = run([line()] * 3, "--max-length", "40", "-o", form, "--model", str(tmp_path / "tiny"))
     assert code == 2
     assert err.endswith("train.jsonl: all 3 samples are longer than 40 tokens; raise maxLength\n")
+    assert "no problems" not in out
+
+
+def test_an_estimate_refuses_nothing_and_praises_nothing(run: Run) -> None:
+    code, out, _ = run([line()] * 3, "--max-length", "40")
+    assert code == 0
+    assert "by this estimate nothing is left to train on" in out
     assert "no problems" not in out
 
 

@@ -200,3 +200,16 @@ def test_node_is_asked_for_by_its_name_which_no_node_to_come_has(
     wish = Wish(num_nodes=5, gpus_per_node=8, affinity=affinity)
     with pytest.raises(BlockedError, match="no such GPUs") if not is_pool_meant else nullcontext():
         assert candidates(cluster, wish, [pool])[0].pool == "p"
+
+
+def test_a_pool_that_is_named_by_a_kind_is_not_taken_for_gpus_of_more_memory() -> None:
+    large = Node(name="large", labels={"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}, num_gpus=8)
+    pool = Pool(
+        name="p", product="A100", gpus_per_node=8, cpu="9", memory="9Gi", max_nodes=9, labels={"pool": "p"}
+    )
+    asked = Wish(num_nodes=2, gpus_per_node=8, products=("A100-80GB",))
+    with pytest.raises(BlockedError, match="A100-80GB"):
+        candidates([large], asked, [pool])
+    small = pool.model_copy(update={"product": "A100-40GB"})
+    found = candidates([large], replace(asked, num_nodes=1, products=("A100",)), [small])
+    assert [one.product for one in found] == ["NVIDIA-A100-SXM4-80GB", "A100-40GB"]
