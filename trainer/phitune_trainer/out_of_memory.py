@@ -16,6 +16,7 @@ import torch
 
 from phitune_trainer.config import TrainConfig, Training
 from phitune_trainer.errors import GpuTooSmall, OutOfGpuMemory
+from phitune_trainer.plain_text import counted
 from phitune_trainer.run_layout import RunLayout, write_atomically
 
 _HALVED, _RECOMPUTED = 1, 2
@@ -124,8 +125,7 @@ def _checked(size: object, recomputes: object, config: TrainConfig) -> Training:
 
 
 def _samples(config: TrainConfig) -> str:
-    size = config.training.samples_per_pass
-    return f"{size} sample{'s' if size > 1 else ''}"
+    return counted(config.training.samples_per_pass, "sample")
 
 
 def _changes(asked: Training, now: Training) -> str:

@@ -1,4 +1,4 @@
-"""Text of others (answers, file names, messages of libraries) that shows itself and does nothing else."""
+"""Text for people; that of others (answers, file names, messages of libraries) is shown, and does nothing."""
 
 import re
 
@@ -14,3 +14,12 @@ def inert(text: str) -> str:
     'a\\x1b[2Jb'
     """
     return _ACTS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def counted(number: int, one: str, more: str = "") -> str:
+    """So many of something; `more`: the plural, where an s does not make it.
+
+    >>> counted(1, "rank"), counted(2, "rank")
+    ('1 rank', '2 ranks')
+    """
+    return f"{number} {one if number == 1 else more or f'{one}s'}"

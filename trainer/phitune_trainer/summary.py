@@ -21,6 +21,7 @@ from phitune_trainer.loop import Run
 from phitune_trainer.methods import Method
 from phitune_trainer.model.varlen import find_varlen
 from phitune_trainer.out_of_memory import Fitted
+from phitune_trainer.plain_text import counted
 from phitune_trainer.run_layout import IncarnationFolder, write_atomically
 from phitune_trainer.schedule import schedule_in_words
 from phitune_trainer.score_words import first_weights
@@ -52,15 +53,15 @@ def summary(
         "model": f"{config.model_dir}, {millions(total)} parameters, {millions(trained)} of them trained",
         "method": f"{config.method}: {method.summary}",
         "engine": run.engine.summary,
-        "ranks": f"{world.size} on {world.device.type}: {config.world.nodes} nodes x "
-        f"{config.world.processes_per_node} processes",
+        "ranks": f"{world.size} on {world.device.type}: {counted(config.world.nodes, 'node')} x "
+        + counted(config.world.processes_per_node, "process", "processes"),
         "precision": f"{training.precision}, attention {_attention(training.attention)}, activations "
         + _activations(fitted),
         "data": describe_data(config, samples, held_out.num_samples if held_out else 0),
         "scores": _scores(run, held_out),
         "loading": "; ".join([run.batches.summary, *([run.pictures.summary] if run.pictures else [])]),
-        "batch": f"{training.global_batch_size} samples a step = {world.size} ranks x {passes} "
-        f"{'pass' if passes == 1 else 'passes'} x {training.samples_per_pass}, shared out "
+        "batch": f"{training.global_batch_size} samples a step = {counted(world.size, 'rank')} x "
+        f"{counted(passes, 'pass', 'passes')} x {training.samples_per_pass}, shared out "
         + ("by what each costs" if run.is_balanced else "in turn"),
         "schedule": f"{run.total_steps} steps, "
         + schedule_in_words(

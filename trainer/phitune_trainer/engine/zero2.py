@@ -23,6 +23,7 @@ from phitune_trainer.engine import (
 )
 from phitune_trainer.engine.gradient_order import GradientOrder
 from phitune_trainer.engine.world import World
+from phitune_trainer.plain_text import counted
 
 _MUON = "deepspeed.runtime.zero.muon"
 _BUCKET_ELEMENTS = 50_000_000
@@ -50,7 +51,9 @@ class Zero2:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # or it warns that it had to guess
         import deepspeed  # here, because it takes seconds and only this engine needs it
 
-        self.summary = f"DeepSpeed ZeRO-2: gradients and optimizer state spread over {world.size} ranks"
+        self.summary = (
+            f"DeepSpeed ZeRO-2: gradients and optimizer state spread over {counted(world.size, 'rank')}"
+        )
         if offload_optimizer:
             self.summary += "; the optimizer works in the memory of the host"
         self._world = world
