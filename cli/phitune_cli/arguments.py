@@ -3,7 +3,7 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from phitune_trainer.plain_text import inert
@@ -30,9 +30,7 @@ class Parser(argparse.ArgumentParser):
     What a subcommand does not know is refused with the usage of the subcommand.
     """
 
-    def parse_known_args(  # type: ignore[override]  # the stubs have overloads by the kind of namespace
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Know all: a parser calls this of its subparsers, and would refuse the rest by its own usage."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:

@@ -43,7 +43,8 @@ example:
 
 exit codes:
   0 nothing is wrong, 2 there are problems
-  (samples that are too long are none, unless all are: training leaves them out)
+  (samples that are too long are none: training leaves them out. But where all are,
+  as counted with --model, nothing is left)
 """
 
 

@@ -111,9 +111,9 @@ def _did_you_mean(loc: Sequence[int | str]) -> str:
     for parent in parents:
         schema = schema["items"] if isinstance(parent, int) else schema.get("properties", {}).get(parent, {})
     siblings = schema.get("properties", {})
-    close = difflib.get_close_matches(str(name), siblings, n=1)
-    very_close = difflib.get_close_matches(str(name), siblings, n=1, cutoff=0.7)
-    meant = very_close or [place for known, place in _places().items() if known == name] or close
+    very_close, close = (difflib.get_close_matches(str(name), siblings, 1, cutoff) for cutoff in (0.7, 0.6))
+    elsewhere = _places().get(str(name))
+    meant = [*very_close, *([elsewhere] if elsewhere else []), *close]
     return f"; did you mean {meant[0]}?" if meant else ""
 
 

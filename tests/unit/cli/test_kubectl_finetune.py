@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -345,15 +346,14 @@ def test_without_a_context_the_user_is_told_to_choose_a_cluster(
 
 @pytest.mark.parametrize("named", ["no/such", "no/such:nor/this"])
 @pytest.mark.parametrize("by", ["option", "variable"])
-def test_a_kubeconfig_that_is_not_there_is_named(
-    by: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KUBECONFIG", "another/file" if by == "option" else named)
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", named)
-    options = ["--kubeconfig", named] if by == "option" else []
-    assert main(["status", *options]) == 2
+def test_a_kubeconfig_that_is_not_there_is_named(by: str, named: str) -> None:
+    options, variable = (["--kubeconfig", named], "another/file") if by == "option" else ([], named)
+    command = [sys.executable, "-m", "phitune_cli.finetune.main", "status", *options]
+    environment = {**os.environ, "KUBECONFIG": variable}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     told = f"the kubeconfig {named.replace(':', ', ')}: there is no such file"
-    assert capsys.readouterr().err.endswith(f"{told}\n")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(f"{told}\n")
 
 
 def operator(**variable: str) -> dict[str, Any]:

@@ -322,18 +322,6 @@ def test_image_that_cannot_be_pulled_is_said_while_the_pod_waits() -> None:
     assert "spec.image may be changed" in accepted["message"]
 
 
-def test_of_an_init_containers_image_it_is_not_said_that_the_job_could_change_it() -> None:
-    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
-    inits = [{"name": "init-pytorch", "image": "alpine:3.10", **waiting}]
-    worker = {"metadata": {"name": "digits-1-worker-0", "uid": "w"}, "spec": {}}
-    pulling = view({**worker, "status": {"phase": "Pending", "initContainerStatuses": inits}})
-    accepted = condition(plan(running(replace(pulling, attempt=1))).status, "Accepted")
-    assert accepted["reason"] == "NoImage"
-    assert "alpine:3.10 of the init container init-pytorch" in accepted["message"]
-    assert "--pytorch-init-container-image" in accepted["message"]
-    assert "spec.image" not in accepted["message"]
-
-
 @pytest.mark.parametrize(
     "words",
     ['secret "hub" not found', "couldn't find key HF_TOKEN in Secret team/hub"],

@@ -33,6 +33,7 @@ from phitune_operator.names import LABEL_ATTEMPT, LABEL_JOB, LABEL_JOB_UID
 from phitune_operator.observe import Observer
 from phitune_operator.observed import Delete, Observed, Plan, Settings
 from phitune_operator.plan import plan
+from phitune_operator.pods import view
 from phitune_operator.policies import prepare
 from phitune_operator.policies.image_pull import GRACE
 from phitune_operator.progress import ProgressPoller
@@ -260,3 +261,16 @@ def test_whoever_was_to_make_the_pods_is_heard_when_they_are_refused(
     seen = looked_at(cluster, store)
     assert seen.refusal is not None
     assert seen.refusal.reason == "QuotaExceeded"
+
+
+def test_of_an_init_containers_image_it_is_not_said_that_the_job_could_change_it() -> None:
+    pulling = {"state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    inits = [{"name": "init-pytorch", "image": "alpine:3.10", **pulling}]
+    worker = {"metadata": {"name": "digits-1-worker-0", "uid": "w"}, "spec": {}}
+    stuck = view({**worker, "status": {"phase": "Pending", "initContainerStatuses": inits}})
+    todo = plan(replace(waiting(for_so_long=timedelta()), pods=(pod(0), replace(stuck, attempt=1))))
+    accepted = condition(todo.status, "Accepted")
+    assert accepted["reason"] == "NoImage"
+    assert "alpine:3.10 of the init container init-pytorch" in accepted["message"]
+    assert "--pytorch-init-container-image" in accepted["message"]
+    assert "spec.image" not in accepted["message"]

@@ -75,20 +75,25 @@ def losses(config: TrainConfig, incarnation: int) -> list[float]:
     return [json.loads(line)["loss"] for line in metrics.read_text().splitlines()]
 
 
+def on_two_ranks(make_config: Any, method: dict[str, Any], uid: str, *, micro_batch: int) -> TrainConfig:
+    """Three steps, each of them saved."""
+    config: TrainConfig = make_config(
+        **method,
+        run={"uid": uid},
+        world={"processesPerNode": 2},
+        training={"maxSteps": 3, "microBatchSize": micro_batch},
+        checkpoint={"everySteps": 1},
+    )
+    return config
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param({}, id="zero2"), pytest.param(LORA, id="adapters")])
 def test_the_next_start_halves_the_pass_and_takes_the_same_steps(
     method: dict[str, Any], make_config: Any, in_ranks: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def job(uid: str) -> TrainConfig:
-        config: TrainConfig = make_config(
-            **method,
-            run={"uid": uid},
-            world={"processesPerNode": 2},
-            training={"maxSteps": 3, "microBatchSize": 2},
-            checkpoint={"everySteps": 1},
-        )
-        return config
+        return on_two_ranks(make_config, method, uid, micro_batch=2)
 
     assert [code for code, _, _ in in_ranks(2, run(job("00000001"), room=2))] == [DONE, DONE]
     expected = losses(job("00000001"), 1)
@@ -116,14 +121,7 @@ def test_where_one_sample_does_not_fit_the_next_start_recomputes_and_takes_the_s
     method: dict[str, Any], make_config: Any, in_ranks: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def job(uid: str) -> TrainConfig:
-        config: TrainConfig = make_config(
-            **method,
-            run={"uid": uid},
-            world={"processesPerNode": 2},
-            training={"maxSteps": 3, "microBatchSize": 1},
-            checkpoint={"everySteps": 1},
-        )
-        return config
+        return on_two_ranks(make_config, method, uid, micro_batch=1)
 
     assert [code for code, _, _ in in_ranks(2, run(job("00000001"), room=1))] == [DONE, DONE]
     expected = losses(job("00000001"), 1)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_the_progress_bar_fits_the_terminal(width: int) -> None:
 def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: Any, wait_until: Any) -> None:
     one_rank = {"nodes": 1, "gpusPerNode": 0}
     training = {"maxSteps": 30, "globalBatchSize": 12, "perDeviceBatchSize": 12, "warmupSteps": 0}
-    file = write(workspace / "job.yaml", document(training=training, resources=one_rank))
+    file = write(workspace / "my job.yaml", document(training=training, resources=one_rank))
     secret = {name: f"canary-of-{name}" for name in ("HF_TOKEN", "PHITUNE_DATA_TOKEN", "MY_PASSWORD")}
     port = str(free_port())
     environment = {**os.environ, **secret, "PHITUNE_PROGRESS_PORT": port, "OMP_NUM_THREADS": "1"}
@@ -193,7 +194,8 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
         first.send_signal(signal.SIGINT)
         output, _ = first.communicate(timeout=200)
     assert first.returncode == 75, output
-    assert "goes on from the last checkpoint" in output
+    again = output.partition("Stopped. `")[2].partition("` goes on from the last checkpoint")[0]
+    assert shlex.split(again) == ["phitune", *command[3:]], "it can be pasted into a shell"
     said.append(output)
 
     with phitune_run() as second:
@@ -211,10 +213,12 @@ def test_a_run_is_stopped_goes_on_and_is_complete(workspace: Path, free_port: An
         output, _ = third.communicate(timeout=200)
     assert third.returncode == 0, output
     assert "Done: 30 steps, method full." in output
+    anew = output.partition("A new run: ")[2]
+    assert shlex.split(anew) == ["phitune", *command[3:], "--fresh"]
     assert canaries.told(secret.values(), "".join([*said, output])) == []
     assert canaries.written(secret.values(), workspace) == []
 
-    write(workspace / "job.yaml", document(training={**training, "maxSteps": 31}, resources=one_rank))
+    write(workspace / "my job.yaml", document(training={**training, "maxSteps": 31}, resources=one_rank))
     with phitune_run() as fourth:
         output, _ = fourth.communicate(timeout=200)
     assert fourth.returncode == 2
